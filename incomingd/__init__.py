@@ -1,0 +1,15 @@
+"""incomingd: takes in Debian package uploads and publishes them, one after the other, into a signed APT repository.
+
+Read it in the order in which an upload flows:
+
+1. the words: :mod:`~incomingd.model`, :mod:`~incomingd.states`, :mod:`~incomingd.errors`, :mod:`~incomingd.config`
+2. the ground: :mod:`~incomingd.fsio` (every rename and sync), :mod:`~incomingd.journal` (every SQL statement)
+3. the rooms, which know nothing of each other: :mod:`~incomingd.intake`, :mod:`~incomingd.verify`,
+   :mod:`~incomingd.publish`, :mod:`~incomingd.report`
+4. the way through them: :mod:`~incomingd.pipeline` and, at start-up, :mod:`~incomingd.recovery`
+5. the edges: :mod:`~incomingd.daemon` and :mod:`~incomingd.cli`
+
+Imports go up this list only.
+"""
+
+__version__ = "0.1.0"

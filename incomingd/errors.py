@@ -1,0 +1,42 @@
+"""The three ways in which work can fail that are nobody's bug.
+
+Each names the one who has to act, and the pipeline has one ``except`` for each:
+
+* :class:`Rejected`: the uploader. Final; carries every problem that was found.
+* :class:`Retry`: the environment (a full disk, an agent that is gone). The upload stays where it is and
+  is tried again with back-off.
+* :class:`Halt`: the operator (no usable signing key, a damaged archive). Nothing is published until somebody
+  has mended it; uploads still come in.
+
+Anything else that is raised is a bug. A bug is none of these and is never caught here.
+"""
+
+from collections.abc import Iterable
+
+from incomingd.model import Problem
+
+
+class Rejected(Exception):
+    """The upload is at fault; ``problems`` says in what, and is never empty."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("a rejection needs at least one problem")
+        super().__init__("; ".join(f"{p.code}: {p.message}" for p in self.problems))
+
+
+class Retry(Exception):
+    """The environment is at fault; the same step may succeed later with the same input."""
+
+
+class Halt(Exception):
+    """The operator has to act before anything more may be published."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``errors`` holds one line for each fault, all of them."""
+
+    def __init__(self, errors: Iterable[str]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(self.errors))
