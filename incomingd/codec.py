@@ -1,0 +1,60 @@
+"""The values of :mod:`incomingd.model` as JSON and back: for the journal, the status files and the check workers.
+
+Reading is strict about types: what does not fit raises :class:`CodecError`, since a worker's answer counts as untrusted.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import cattrs
+
+_T = TypeVar("_T")
+
+
+class CodecError(ValueError):
+    """The text is not JSON, or not of the wanted type."""
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, as status files have it: ``2026-01-02T03:04:05.678Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _strict(kind: type[Any]) -> Any:
+    def structure(value: Any, _type: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+        return value
+
+    return structure
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(unstruct_collection_overrides={frozenset: sorted, tuple: list})
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_unstructure_hook(datetime, timestamp)
+    converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    return converter
+
+
+_CONVERTER = _converter()
+
+
+def plain_data(value: Any) -> Any:
+    """A model value as dicts, lists, strings and numbers."""
+    return _CONVERTER.unstructure(value)
+
+
+def dumps(value: Any) -> str:
+    """A model value as compact JSON."""
+    return json.dumps(plain_data(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def loads(text: str | bytes, kind: type[_T]) -> _T:
+    """The model value of type ``kind`` that ``text`` holds. Raises :class:`CodecError`."""
+    try:
+        return _CONVERTER.structure(json.loads(text), kind)
+    except (ValueError, TypeError, KeyError, AttributeError, cattrs.BaseValidationError) as error:
+        raise CodecError(f"not a {getattr(kind, '__name__', kind)}: {error}") from error
