@@ -1,0 +1,148 @@
+"""The journal: what the daemon knows, in one SQLite database, and the only SQL there is.
+
+Rules:
+
+* WAL and ``synchronous=FULL``: what was committed is there after a power cut.
+* One writer at a time. :meth:`Journal.writing` is a transaction; it nests, and the outermost commits.
+* Readers never wait for the writer: each thread has a connection of its own.
+* The queue *is* the journal. Nothing that matters lives in memory only.
+
+sqlite's own errors stop here: a full disk or a lock that does not come free is a :class:`~incomingd.errors.Retry`; a
+file that is damaged or not ours is a :class:`~incomingd.errors.Halt`.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from incomingd.errors import Halt, Retry
+from incomingd.journal.schema import APPLICATION_ID, MIGRATIONS
+
+#: The SQLite results that are the environment's doing; every other DatabaseError means a damaged file.
+_ENVIRONMENT = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+)
+
+
+class Journal:
+    """An open journal. The rooms of it (:mod:`.uploads`, :mod:`.catalogue` …) are given one of these."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open ``path`` and bring it to the newest form; it is made where it is not there, unless ``read_only``."""
+        self.path = path
+        self._read_only = read_only
+        self._own = threading.local()
+        self._writer = threading.RLock()
+        self._depth = 0
+        self._open: list[sqlite3.Connection] = []
+        with _translated(path):
+            self._prepare()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            mode = "ro" if self._read_only else "rwc"
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                timeout=30,
+                check_same_thread=False,  # closed by the thread that closes the journal
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA cache_size=-4096")
+            self._own.connection = connection
+            self._open.append(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        connection = self._connection()
+        version = self._check_ours(connection)
+        if self._read_only:
+            return
+        connection.execute("PRAGMA journal_mode=WAL")
+        for number in range(version, len(MIGRATIONS)):
+            # executescript commits what is open, so the transaction stands in the script itself.
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]}"
+                f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
+            )
+
+    def _check_ours(self, connection: sqlite3.Connection) -> int:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application != APPLICATION_ID and (tables or application or self._read_only):
+            raise Halt(f"{self.path}: this is not a journal of incomingd (application_id {application:#x})")
+        if version > len(MIGRATIONS) or (self._read_only and version < len(MIGRATIONS)):
+            raise Halt(
+                f"{self.path}: the journal has form {version}, this incomingd knows form {len(MIGRATIONS)}; "
+                "run the version of incomingd that last wrote it, or a newer one"
+            )
+        return version
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; on the way out it is committed and on the disk, or, after an exception, undone."""
+        with self._writer, _translated(self.path):
+            connection = self._connection()
+            if self._depth == 0:
+                connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield connection
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0 and connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                _commit(connection)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for queries; inside :meth:`writing` it sees what is not committed yet."""
+        with _translated(self.path):
+            yield self._connection()
+
+    def close(self) -> None:
+        """Close every connection. No thread may use the journal any more."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise  # a bug, not the disk's doing
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF == sqlite3.SQLITE_ERROR:
+            raise  # wrong SQL or misuse: a bug
+        if code & 0xFF in _ENVIRONMENT:
+            raise Retry(f"{path}: the journal cannot be used now: {error}") from error
+        raise Halt(f"{path}: the journal is damaged: {error}; restore it, or see docs/operators.md") from error

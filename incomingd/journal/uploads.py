@@ -1,0 +1,219 @@
+"""The uploads and their stages.
+
+Rules: a stage moves by compare-and-set along :data:`incomingd.states.MOVES`, and a move that is refused raises
+:class:`StaleMoveError` (a bug, or two daemons on one journal). The sequence number is given at the claim and never
+changes. Every method is a transaction of its own, or part of the one that is open.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from incomingd import codec
+from incomingd.journal import Journal
+from incomingd.model import (
+    ChangesSummary,
+    CheckedChanges,
+    CheckReport,
+    LogLine,
+    Problem,
+    Published,
+    Upload,
+    UploadKind,
+)
+from incomingd.states import MOVES, Stage, may_move
+
+_OPEN = ", ".join(f"'{stage}'" for stage in Stage if MOVES[stage])
+
+
+class StaleMoveError(RuntimeError):
+    """The upload was not in the stage that the mover took it to be in, or the table does not allow the move."""
+
+
+class Uploads:
+    """The uploads of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def see(self, name: str, queue: str, kind: UploadKind, at: datetime, message: str) -> Upload:
+        """A new upload, ``receiving``, with a new id."""
+        with self._journal.writing() as db:
+            cursor = db.execute(
+                "INSERT INTO uploads (name, queue, kind, stage, seen_at) VALUES (?, ?, ?, ?, ?)",
+                (name, queue, kind, Stage.RECEIVING, codec.timestamp(at)),
+            )
+            upload_id = int(cursor.lastrowid or 0)
+            self.log(upload_id, at, message)
+            return self.get(upload_id)
+
+    def claim(self, upload: Upload, at: datetime, members: Sequence[str] | None, message: str) -> Upload:
+        """``receiving`` to ``claimed``: gives the sequence number. ``members`` are a flat upload's files."""
+        with self._journal.writing() as db:
+            self._move(db, upload, Stage.CLAIMED)
+            db.execute(
+                "UPDATE uploads SET claimed_at = ?, members = ?,"
+                " sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads) WHERE id = ?",
+                (codec.timestamp(at), None if members is None else json.dumps(list(members)), upload.id),
+            )
+            self.log(upload.id, at, message)
+            return self.get(upload.id)
+
+    def move(self, upload: Upload, target: Stage, at: datetime, message: str | None = None) -> Upload:
+        """Any other move. To an ended stage it sets ``finished_at``; to ``checking`` ``started_at``."""
+        with self._journal.writing() as db:
+            self._move(db, upload, target)
+            if target is Stage.CHECKING:
+                db.execute("UPDATE uploads SET started_at = ? WHERE id = ?", (codec.timestamp(at), upload.id))
+            if target is Stage.CLAIMED:
+                db.execute("UPDATE uploads SET facts = NULL WHERE id = ?", (upload.id,))
+            if target.ended:
+                db.execute(
+                    "UPDATE uploads SET finished_at = ?, facts = NULL WHERE id = ?", (codec.timestamp(at), upload.id)
+                )
+            if message is not None:
+                self.log(upload.id, at, message)
+            return self.get(upload.id)
+
+    def queue(self, upload: Upload, report: CheckReport, at: datetime, message: str) -> Upload:
+        """``checking`` to ``queued``, with what the checks found."""
+        with self._journal.writing() as db:
+            self._set_report(db, upload.id, report)
+            db.execute("UPDATE uploads SET facts = ? WHERE id = ?", (codec.dumps(report.changes), upload.id))
+            return self.move(upload, Stage.QUEUED, at, message)
+
+    def reject(
+        self,
+        upload: Upload,
+        problems: Iterable[Problem],
+        at: datetime,
+        message: str,
+        *,
+        report: CheckReport | None = None,
+        target: Stage = Stage.REJECTED,
+    ) -> Upload:
+        """To an ended stage that failed, with every problem."""
+        with self._journal.writing() as db:
+            if report is not None:
+                self._set_report(db, upload.id, report)
+            db.execute("UPDATE uploads SET problems = ? WHERE id = ?", (codec.dumps(tuple(problems)), upload.id))
+            return self.move(upload, target, at, message)
+
+    def publish(
+        self, upload: Upload, published: Published, at: datetime, message: str, *, already_published: bool
+    ) -> Upload:
+        """``publishing`` to ``published``."""
+        with self._journal.writing() as db:
+            db.execute(
+                "UPDATE uploads SET published = ?, already_published = ? WHERE id = ?",
+                (codec.dumps(published), int(already_published), upload.id),
+            )
+            return self.move(upload, Stage.PUBLISHED, at, message)
+
+    def log(self, upload_id: int, at: datetime, message: str) -> None:
+        """One more line in an upload's log."""
+        with self._journal.writing() as db:
+            db.execute(
+                "INSERT INTO log (upload, at, message) VALUES (?, ?, ?)", (upload_id, codec.timestamp(at), message)
+            )
+
+    def get(self, upload_id: int) -> Upload:
+        """One upload with its log. Raises ``KeyError``."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT * FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+            if row is None:
+                raise KeyError(upload_id)
+            lines = db.execute("SELECT at, message FROM log WHERE upload = ? ORDER BY rowid", (upload_id,)).fetchall()
+        return _upload(row, lines)
+
+    def newest(self, name: str) -> Upload | None:
+        """The upload that was seen last under that name."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT id FROM uploads WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)).fetchone()
+        return self.get(row["id"]) if row else None
+
+    def open(self) -> list[Upload]:
+        """Every upload that has not ended, without logs: those with a sequence number in its order, then the rest."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                f"SELECT * FROM uploads WHERE finished_at IS NULL AND stage IN ({_OPEN})"  # noqa: S608  # own words
+                " ORDER BY sequence IS NULL, sequence, id"
+            ).fetchall()
+        return [_upload(row, ()) for row in rows]
+
+    def head(self, limit: int) -> list[Upload]:
+        """The run of ``queued`` uploads at the head of the order: none before them is still being checked."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence LIMIT ?",
+                (limit,),
+            ).fetchall()
+        run = []
+        for row in rows:
+            if row["stage"] != Stage.QUEUED:
+                break
+            run.append(_upload(row, ()))
+        return run
+
+    def facts(self, upload_id: int) -> tuple[CheckedChanges, ...]:
+        """What the checks made of a queued upload."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT facts FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+        return codec.loads(row["facts"], tuple[CheckedChanges, ...])
+
+    def members(self, upload_id: int) -> tuple[str, ...] | None:
+        """A flat upload's own files as they were claimed, the .changes first; None for a directory."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT members FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+        return None if row["members"] is None else tuple(json.loads(row["members"]))
+
+    def ended(self, limit: int) -> list[Upload]:
+        """The uploads that ended last, the newest first, without logs."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM uploads WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [_upload(row, ()) for row in rows]
+
+    def _move(self, db: sqlite3.Connection, upload: Upload, target: Stage) -> None:
+        if not may_move(upload.stage, target):
+            raise StaleMoveError(f"{upload}: {upload.stage} to {target} is not an allowed move")
+        cursor = db.execute(
+            "UPDATE uploads SET stage = ? WHERE id = ? AND stage = ?", (target, upload.id, upload.stage)
+        )
+        if cursor.rowcount != 1:
+            raise StaleMoveError(f"{upload}: is no longer {upload.stage} and cannot go to {target}")
+
+    def _set_report(self, db: sqlite3.Connection, upload_id: int, report: CheckReport) -> None:
+        db.execute(
+            "UPDATE uploads SET changes = ?, warnings = ? WHERE id = ?",
+            (codec.dumps(report.summaries), codec.dumps(report.warnings), upload_id),
+        )
+
+
+def _upload(row: sqlite3.Row, lines: Iterable[Any]) -> Upload:
+    return Upload(
+        id=row["id"],
+        name=row["name"],
+        queue=row["queue"],
+        kind=UploadKind(row["kind"]),
+        stage=Stage(row["stage"]),
+        sequence=row["sequence"],
+        seen_at=datetime.fromisoformat(row["seen_at"]),
+        claimed_at=_time(row["claimed_at"]),
+        started_at=_time(row["started_at"]),
+        finished_at=_time(row["finished_at"]),
+        changes=codec.loads(row["changes"], tuple[ChangesSummary, ...]),
+        published=codec.loads(row["published"], Published) if row["published"] else None,
+        already_published=bool(row["already_published"]),
+        warnings=codec.loads(row["warnings"], tuple[Problem, ...]),
+        problems=codec.loads(row["problems"], tuple[Problem, ...]),
+        log=tuple(LogLine(at=datetime.fromisoformat(line["at"]), message=line["message"]) for line in lines),
+    )
+
+
+def _time(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
