@@ -1,0 +1,268 @@
+"""What the archive holds: pool files, packages, and what each suite's indexes list.
+
+A *section* here is one index of a suite: ``main/binary-amd64``, ``main/source``,
+``main/debian-installer/binary-amd64``. It lists one version of a name. Pool files and packages are never forgotten: a
+name that once had bytes is never given to others, and a version that once had content never gets other content.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from incomingd import codec
+from incomingd.journal import Journal
+from incomingd.model import Digests, FileEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFile:
+    """One file of the pool; ``file.name`` is the last part of ``path``."""
+
+    path: str
+    file: FileEntry
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class PackageKey:
+    """What may have one content only, ever. ``kind`` is deb, udeb, ddeb or dsc; a .dsc has architecture source."""
+
+    kind: str
+    name: str
+    version: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} {self.architecture}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package that the archive has, or had. ``paths`` are all its pool files."""
+
+    key: PackageKey
+    source: str
+    source_version: str
+    component: str
+    stanza: bytes
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """That one section of a suite lists a package."""
+
+    section: str
+    package: PackageKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One section's new package under a name; None where the name leaves the section."""
+
+    section: str
+    name: str
+    package: PackageKey | None
+
+
+_KEY = "p.kind, p.name, p.version, p.architecture"
+
+
+class Catalogue:
+    """The catalogue of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def pool_file(self, path: str) -> PoolFile | None:
+        """The file that has, or had, that name in the pool."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT * FROM pool_files WHERE path = ?", (path,)).fetchone()
+        return _pool_file(row) if row else None
+
+    def package(self, key: PackageKey) -> Package | None:
+        """The package with that key, whether or not a suite still lists it."""
+        with self._journal.reading() as db:
+            row = db.execute(
+                "SELECT * FROM packages WHERE kind = ? AND name = ? AND version = ? AND architecture = ?", _values(key)
+            ).fetchone()
+            if row is None:
+                return None
+            paths = db.execute("SELECT path FROM package_files WHERE package = ?", (row["id"],)).fetchall()
+        return Package(
+            key=key,
+            source=row["source"],
+            source_version=row["source_version"],
+            component=row["component"],
+            stanza=row["stanza"],
+            paths=tuple(path["path"] for path in paths),
+        )
+
+    def listed(self, suite: str, name: str) -> list[Listed]:
+        """Every section of the suite that lists something under that name."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                f"SELECT e.section, {_KEY} FROM entries e JOIN packages p ON p.id = e.package"  # noqa: S608  # own words
+                " WHERE e.suite = ? AND e.name = ?",
+                (suite, name),
+            ).fetchall()
+        return [Listed(section=row["section"], package=_key(row)) for row in rows]
+
+    def published_changes(self, sha256: str) -> str | None:
+        """The name of the .changes with that digest that was published once."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT file FROM published_changes WHERE sha256 = ?", (sha256,)).fetchone()
+        return str(row["file"]) if row else None
+
+    def has_source(self, source: str, version: str) -> bool:
+        """True where some suite lists that source package in that version."""
+        with self._journal.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM packages p JOIN entries e ON e.package = p.id"
+                " WHERE p.kind = 'dsc' AND p.name = ? AND p.version = ? LIMIT 1",
+                (source, version),
+            ).fetchone()
+        return row is not None
+
+    def section_stanzas(self, suite: str, section: str, first: str, end: str | None) -> Iterator[tuple[str, bytes]]:
+        """Names and stanzas of a section from ``first`` up to, not with, ``end``, in the bytes' order."""
+        with self._journal.reading() as db:
+            yield from (
+                (row["name"], row["stanza"])
+                for row in db.execute(
+                    "SELECT e.name, p.stanza FROM entries e JOIN packages p ON p.id = e.package"
+                    " WHERE e.suite = ? AND e.section = ? AND e.name >= ? AND (? IS NULL OR e.name < ?)"
+                    " ORDER BY e.name",
+                    (suite, section, first, end, end),
+                )
+            )
+
+    def add_pool_files(self, files: Iterable[PoolFile], upload: int | None, at: datetime) -> None:
+        """Note files that are in the pool now; one that had gone and is back is no longer gone."""
+        with self._journal.writing() as db:
+            db.executemany(
+                "INSERT INTO pool_files (path, size, md5, sha1, sha256, upload, added_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (path) DO UPDATE SET gone_at = NULL, unused_at = NULL",
+                (
+                    (
+                        f.path,
+                        f.file.size,
+                        f.file.digests.md5,
+                        f.file.digests.sha1,
+                        f.file.digests.sha256,
+                        upload,
+                        codec.timestamp(at),
+                    )
+                    for f in files
+                ),
+            )
+
+    def add_packages(self, packages: Iterable[Package], upload: int | None, at: datetime) -> None:
+        """Note packages that are new to the archive."""
+        with self._journal.writing() as db:
+            for package in packages:
+                cursor = db.execute(
+                    "INSERT INTO packages (kind, name, version, architecture, source, source_version, component,"
+                    " upload, added_at, stanza) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *_values(package.key),
+                        package.source,
+                        package.source_version,
+                        package.component,
+                        upload,
+                        codec.timestamp(at),
+                        package.stanza,
+                    ),
+                )
+                db.executemany(
+                    "INSERT INTO package_files (package, path) VALUES (?, ?)",
+                    ((cursor.lastrowid, path) for path in package.paths),
+                )
+
+    def add_published_changes(self, sha256: str, upload: int, file: str) -> None:
+        """Note a .changes that was published."""
+        with self._journal.writing() as db:
+            db.execute("INSERT OR IGNORE INTO published_changes VALUES (?, ?, ?)", (sha256, upload, file))
+
+    def apply(self, suite: str, generation: int, changes: Iterable[tuple[Change, int | None]], at: datetime) -> None:
+        """Make the changes, each with the upload that brings it, and note them as that generation's.
+
+        Pool files that no suite lists afterwards are unused from ``at`` on.
+        """
+        with self._journal.writing() as db:
+            for change, upload in changes:
+                self._apply_one(db, suite, generation, change, upload, codec.timestamp(at))
+
+    def _apply_one(
+        self, db: sqlite3.Connection, suite: str, generation: int, change: Change, upload: int | None, at: str
+    ) -> None:
+        where = (suite, change.section, change.name)
+        row = db.execute("SELECT package FROM entries WHERE suite = ? AND section = ? AND name = ?", where).fetchone()
+        old = row["package"] if row else None
+        new = self._package_id(db, change.package) if change.package else None
+        if new is None:
+            db.execute("DELETE FROM entries WHERE suite = ? AND section = ? AND name = ?", where)
+        else:
+            db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", (*where, new))
+            db.execute(
+                "UPDATE pool_files SET unused_at = NULL WHERE unused_at IS NOT NULL"
+                " AND path IN (SELECT path FROM package_files WHERE package = ?)",
+                (new,),
+            )
+        db.execute(
+            "INSERT INTO generation_changes VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET new_package = excluded.new_package, upload = excluded.upload",
+            (suite, generation, change.section, change.name, old, new, upload),
+        )
+        if old is not None and old != new:
+            db.execute(
+                "UPDATE pool_files SET unused_at = ? WHERE unused_at IS NULL"
+                " AND path IN (SELECT path FROM package_files WHERE package = ?) AND NOT EXISTS ("
+                "SELECT 1 FROM package_files f JOIN entries e ON e.package = f.package WHERE f.path = pool_files.path)",
+                (at, old),
+            )
+
+    def _package_id(self, db: sqlite3.Connection, key: PackageKey) -> int:
+        row = db.execute(
+            "SELECT id FROM packages WHERE kind = ? AND name = ? AND version = ? AND architecture = ?", _values(key)
+        ).fetchone()
+        return int(row["id"])
+
+    def unused_before(self, at: datetime, limit: int) -> list[str]:
+        """Pool files that no suite has listed since before ``at`` and that are still there."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT path FROM pool_files WHERE unused_at IS NOT NULL AND gone_at IS NULL AND unused_at <= ?"
+                " ORDER BY unused_at LIMIT ?",
+                (codec.timestamp(at), limit),
+            ).fetchall()
+        return [row["path"] for row in rows]
+
+    def set_gone(self, paths: Iterable[str], at: datetime) -> None:
+        """Note that pool files are to be removed; called before they are."""
+        with self._journal.writing() as db:
+            db.executemany(
+                "UPDATE pool_files SET gone_at = ? WHERE path = ?", ((codec.timestamp(at), path) for path in paths)
+            )
+
+
+def _values(key: PackageKey) -> tuple[str, str, str, str]:
+    return key.kind, key.name, key.version, key.architecture
+
+
+def _key(row: sqlite3.Row) -> PackageKey:
+    return PackageKey(kind=row["kind"], name=row["name"], version=row["version"], architecture=row["architecture"])
+
+
+def _pool_file(row: sqlite3.Row) -> PoolFile:
+    path = str(row["path"])
+    return PoolFile(
+        path=path,
+        file=FileEntry(
+            name=path.rpartition("/")[2],
+            size=row["size"],
+            digests=Digests(md5=row["md5"], sha1=row["sha1"], sha256=row["sha256"]),
+        ),
+        gone=row["gone_at"] is not None,
+    )

@@ -1,0 +1,81 @@
+"""The generations of each suite: the newest committed one is the current one."""
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+
+from incomingd import codec
+from incomingd.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFile:
+    """One file that a Release lists. ``path`` is below the suite's folder; ``stored`` is False for one that is listed
+    for its digest only (the uncompressed index)."""
+
+    path: str
+    size: int
+    sha256: str
+    sha512: str | None = None
+    stored: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One whole state of a suite. ``at`` is the Date of its Release, ``settings`` a digest of what it was made with."""
+
+    suite: str
+    number: int
+    at: datetime
+    reason: str
+    settings: str
+    inrelease_sha256: str
+    files: tuple[IndexFile, ...]
+
+
+class Generations:
+    """The generations of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def current(self, suite: str) -> Generation | None:
+        """The newest committed generation."""
+        newest = self.newest(suite, 1)
+        return newest[0] if newest else None
+
+    def newest(self, suite: str, limit: int) -> list[Generation]:
+        """The newest ones, newest first."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM generations WHERE suite = ? ORDER BY number DESC LIMIT ?", (suite, limit)
+            ).fetchall()
+        return [_generation(row) for row in rows]
+
+    def add(self, generation: Generation) -> None:
+        """Note one; in the transaction that commits it."""
+        with self._journal.writing() as db:
+            db.execute(
+                "INSERT INTO generations VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    generation.suite,
+                    generation.number,
+                    codec.timestamp(generation.at),
+                    generation.reason,
+                    generation.settings,
+                    generation.inrelease_sha256,
+                    codec.dumps(generation.files),
+                ),
+            )
+
+
+def _generation(row: sqlite3.Row) -> Generation:
+    return Generation(
+        suite=row["suite"],
+        number=row["number"],
+        at=datetime.fromisoformat(row["at"]),
+        reason=row["reason"],
+        settings=row["settings"],
+        inrelease_sha256=row["inrelease_sha256"],
+        files=codec.loads(row["files"], tuple[IndexFile, ...]),
+    )
