@@ -1,6 +1,6 @@
 """The values of :mod:`incomingd.model` as JSON and back: for the journal, the status files and the check workers.
 
-Reading is strict about types: what does not fit raises :class:`CodecError`, since a worker's answer counts as untrusted.
+Reading is strict about types: what does not fit raises :class:`CodecError`, since a worker's answer is not trusted.
 """
 
 import json

@@ -22,6 +22,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from incomingd.model import Digests, FileEntry
 
@@ -230,6 +231,13 @@ def sync(paths: Iterable[Path]) -> None:
         _on_descriptor(path, _syncfs)
 
 
+@contextlib.contextmanager
+def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A new, empty file that nobody looks at yet, open for writing. Not synced: see :func:`sync`."""
+    with _new_file(path, mode) as fd, open(fd, "wb", buffering=_CHUNK, closefd=False) as out:
+        yield out
+
+
 def _on_descriptor(path: Path, act: Callable[[int], None]) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -277,6 +285,28 @@ def place(source: Path, target: Path) -> None:
         temporary.unlink()
 
 
+def link(source: Path, target: Path) -> None:
+    """A second name for a file that never changes in place; one that is there stays."""
+    with contextlib.suppress(FileExistsError):
+        os.link(source, target, follow_symlinks=False)
+
+
+def points_to(link: Path, target: str) -> bool:
+    """True where ``link`` is a symbolic link with just that text."""
+    try:
+        return os.readlink(link) == target
+    except OSError:
+        return False
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """True where the file is there and has just these bytes."""
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:
+        return False
+
+
 def switch(link: Path, target: str) -> None:
     """Make the symbolic link ``link`` point to ``target`` by one rename, durably."""
     temporary = link.with_name(f"{_TEMPORARY}{link.name}")
@@ -310,3 +340,14 @@ def remove(path: Path) -> None:
     """Unlink a file; nothing is done where it is not there."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
+
+
+def remove_empty(path: Path, stop: Path) -> None:
+    """Remove ``path`` and then its parents, as long as they are empty, up to, not with, ``stop``."""
+    for folder in (path, *path.parents):
+        if folder == stop or stop not in folder.parents:
+            return
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or gone
+            return

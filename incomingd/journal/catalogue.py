@@ -125,6 +125,39 @@ class Catalogue:
             ).fetchone()
         return row is not None
 
+    def sections(self, suite: str) -> set[str]:
+        """Every section of the suite that lists anything."""
+        with self._journal.reading() as db:
+            found: set[str] = set()
+            section = ""
+            # A skip through the primary key: as many steps as there are sections, not as there are entries.
+            while True:
+                row = db.execute(
+                    "SELECT min(section) AS next FROM entries WHERE suite = ? AND section > ?", (suite, section)
+                ).fetchone()
+                if row["next"] is None:
+                    return found
+                section = row["next"]
+                found.add(section)
+
+    def missing_all(self, suite: str, sections: list[str]) -> list[tuple[str, PackageKey]]:
+        """Which of the sections lacks which ``Architecture: all`` package that another one of them lists."""
+        marks = ", ".join("?" * len(sections))
+        with self._journal.reading() as db:
+            rows = db.execute(
+                f"SELECT DISTINCT {_KEY} FROM entries e JOIN packages p ON p.id = e.package"  # noqa: S608  # own words
+                f" WHERE e.suite = ? AND e.section IN ({marks}) AND p.architecture = 'all'",
+                (suite, *sections),
+            ).fetchall()
+            return [
+                (section, _key(row))
+                for row in rows
+                for section in sections
+                if not db.execute(
+                    "SELECT 1 FROM entries WHERE suite = ? AND section = ? AND name = ?", (suite, section, row["name"])
+                ).fetchone()
+            ]
+
     def section_stanzas(self, suite: str, section: str, first: str, end: str | None) -> Iterator[tuple[str, bytes]]:
         """Names and stanzas of a section from ``first`` up to, not with, ``end``, in the bytes' order."""
         with self._journal.reading() as db:
@@ -157,6 +190,25 @@ class Catalogue:
                     for f in files
                 ),
             )
+
+    def intend(self, paths: Iterable[str]) -> None:
+        """Note the names that are about to appear in the pool, or to leave it, before they do."""
+        with self._journal.writing() as db:
+            db.executemany("INSERT OR IGNORE INTO pool_intents VALUES (?)", ((path,) for path in paths))
+
+    def forget_intents(self) -> None:
+        """What was intended has come to pass, or has been cleared away."""
+        with self._journal.writing() as db:
+            db.execute("DELETE FROM pool_intents")
+
+    def unfulfilled(self) -> list[str]:
+        """Names that were intended and that the pool is not to have: a file under one of them is litter."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT i.path FROM pool_intents i LEFT JOIN pool_files f ON f.path = i.path AND f.gone_at IS NULL"
+                " WHERE f.path IS NULL"
+            ).fetchall()
+        return [row["path"] for row in rows]
 
     def add_packages(self, packages: Iterable[Package], upload: int | None, at: datetime) -> None:
         """Note packages that are new to the archive."""
@@ -239,9 +291,10 @@ class Catalogue:
             ).fetchall()
         return [row["path"] for row in rows]
 
-    def set_gone(self, paths: Iterable[str], at: datetime) -> None:
+    def set_gone(self, paths: list[str], at: datetime) -> None:
         """Note that pool files are to be removed; called before they are."""
         with self._journal.writing() as db:
+            self.intend(paths)
             db.executemany(
                 "UPDATE pool_files SET gone_at = ? WHERE path = ?", ((codec.timestamp(at), path) for path in paths)
             )

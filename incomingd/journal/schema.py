@@ -59,6 +59,11 @@ CREATE TABLE pool_files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pool_files_unused ON pool_files (unused_at) WHERE unused_at IS NOT NULL AND gone_at IS NULL;
 
+-- Names that a publish is about to give to files in the pool: what a crash leaves behind is known by them.
+CREATE TABLE pool_intents (
+    path TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE packages (
     id             INTEGER PRIMARY KEY,
     kind           TEXT NOT NULL,       -- deb, udeb, ddeb or dsc

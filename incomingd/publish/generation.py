@@ -1,0 +1,204 @@
+"""Makes one whole generation of a suite below ``dists/.generations/SUITE/N/``.
+
+Rules:
+
+* Everything is written and synced before the commit; the folder is no generation until the journal says so, and one
+  that the journal does not know is removed at the next start or the next try.
+* A file that did not change is a hard link to that of the generation before. Files are never changed in place.
+* The index files of the last ``keep_generations`` stay reachable by hash, for clients that hold an older InRelease.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from incomingd import fsio
+from incomingd.config import Config, SuiteConfig
+from incomingd.journal.blocks import Blocks, SectionBlocks
+from incomingd.journal.catalogue import Catalogue, Change, PackageKey
+from incomingd.journal.generations import Generation, Generations, IndexFile
+from incomingd.places import Places
+from incomingd.publish.indexes import IndexWriter
+from incomingd.publish.release import release_text
+from incomingd.publish.sign import Signer
+
+#: How many folders of old generations are removed at a time, so that the next publish never waits long.
+_PRUNE_AT_ONCE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A generation that is on the disk, ready to be committed, with the index blocks that it changes."""
+
+    generation: Generation
+    blocks: tuple[SectionBlocks, ...]
+
+
+class GenerationBuilder:
+    """Makes, and removes, generations."""
+
+    def __init__(
+        self, config: Config, catalogue: Catalogue, generations: Generations, blocks: Blocks, signer: Signer
+    ) -> None:
+        self._config = config
+        self._places = Places(config)
+        self._catalogue = catalogue
+        self._generations = generations
+        self._indexes = IndexWriter(config.publish, catalogue, blocks)
+        self._signer = signer
+
+    def settings(self, suite: SuiteConfig) -> str:
+        """A digest of what a suite's Release and indexes depend on besides the packages."""
+        archive, publish = self._config.archive, self._config.publish
+        parts = (
+            *(suite.name, suite.codename, suite.components, suite.binary_architectures),
+            *(archive.origin, archive.label, archive.description, archive.signing_keys),
+            *(publish.sha512, publish.zstd),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def spread_all(self, suite: SuiteConfig) -> list[Change]:
+        """What ``Architecture: all`` packages lack in the sections of architectures that were configured later."""
+        return [
+            Change(section=section, name=key.name, package=key)
+            for component in suite.components
+            for family in ("", "debian-installer/")
+            for section, key in self._catalogue.missing_all(
+                suite.name, [f"{component}/{family}binary-{arch}" for arch in suite.binary_architectures]
+            )
+        ]
+
+    def build(
+        self,
+        suite: SuiteConfig,
+        changes: Collection[Change],
+        stanzas: Mapping[PackageKey, bytes],
+        reason: str,
+        now: datetime,
+        *,
+        anew: bool = False,
+    ) -> Built:
+        """Make the next generation: the current one with ``changes``. ``stanzas`` are those of new packages.
+
+        ``anew`` makes every index anew, whatever the blocks say. Raises ``OSError``, ``Retry`` and ``Halt``.
+        """
+        previous = self._generations.current(suite.name)
+        number = previous.number + 1 if previous else 1
+        folder = self._places.generation(suite.name, number)
+        fsio.remove_tree(folder)
+        folders = fsio.make_directories(folder)
+        kept = {} if previous is None or anew else {f.path: f for f in previous.files}
+        files: list[IndexFile] = []
+        blocks: list[SectionBlocks] = []
+        for section in self._sections(suite, changes):
+            folders += fsio.make_directories(folder / section / "by-hash" / "SHA256")
+            own = {c.name: _stanza(self._catalogue, c, stanzas) for c in changes if c.section == section}
+            old = [f for f in kept.values() if f.path.rpartition("/")[0] == section]
+            if previous and old and not own:
+                files += self._link(self._places.generation(suite.name, previous.number), folder, old)
+                continue
+            written, changed = self._indexes.write(suite.name, section, own, folder / section, anew=anew)
+            files += written
+            blocks.append(changed)
+        self._keep_by_hash(suite.name, folder, previous)
+        at = max(now, previous.at) if previous else now
+        inrelease = self._release(suite, folder, files, at)
+        self._sync(folder, folders)
+        generation = Generation(
+            suite=suite.name,
+            number=number,
+            at=at,
+            reason=reason,
+            settings=self.settings(suite),
+            inrelease_sha256=hashlib.sha256(inrelease).hexdigest(),
+            files=tuple(files),
+        )
+        return Built(generation=generation, blocks=tuple(blocks))
+
+    def _sections(self, suite: SuiteConfig, changes: Iterable[Change]) -> list[str]:
+        """Every section of the suite; those of the installer only where there is something to list."""
+        sections = [
+            f"{component}/{index}"
+            for component in suite.components
+            for index in (*(f"binary-{arch}" for arch in suite.binary_architectures), "source")
+        ]
+        installer = [
+            f"{component}/debian-installer/binary-{arch}"
+            for component in suite.components
+            for arch in suite.binary_architectures
+        ]
+        in_use = {c.section for c in changes} | self._catalogue.sections(suite.name)
+        return sections + [section for section in installer if section in in_use]
+
+    def _link(self, source: Path, target: Path, files: Iterable[IndexFile]) -> list[IndexFile]:
+        linked = list(files)
+        for file in linked:
+            if file.stored:
+                fsio.link(source / file.path, target / file.path)
+                fsio.link(target / file.path, by_hash(target, file))
+        return linked
+
+    def _keep_by_hash(self, suite: str, folder: Path, previous: Generation | None) -> None:
+        if previous is None:
+            return
+        source = self._places.generation(suite, previous.number)
+        for generation in self._generations.newest(suite, self._config.publish.keep_generations - 1):
+            for file in generation.files:
+                old, new = by_hash(source, file), by_hash(folder, file)
+                if file.stored and not new.exists() and old.exists():
+                    fsio.make_directories(new.parent)
+                    fsio.link(old, new)
+
+    def _release(self, suite: SuiteConfig, folder: Path, files: list[IndexFile], at: datetime) -> bytes:
+        text = release_text(self._config.archive, suite, files, at, sha512=self._config.publish.sha512)
+        signatures = self._signer.sign(text)
+        fsio.write_new(folder / "Release", [text])
+        fsio.write_new(folder / "InRelease", [signatures.inrelease])
+        fsio.write_new(folder / "Release.gpg", [signatures.release_gpg])
+        return signatures.inrelease
+
+    def _sync(self, folder: Path, above: Iterable[Path]) -> None:
+        """Files first, then the folders from the inside out, then those above that were made too."""
+        inside = sorted(folder.rglob("*"), key=lambda path: (path.is_dir(), -len(path.parts)))
+        # A link to an old file has nothing new to sync but its folder.
+        fresh = [p for p in inside if p.is_dir() or (p.stat().st_nlink <= 2 and "by-hash" not in p.parts)]
+        fsio.sync([*fresh, folder, folder.parent, *above])
+
+    def sweep(self, suite: str, current: Generation | None) -> None:
+        """Remove generations that were never committed."""
+        newest = current.number if current else 0
+        for folder in self._folders(suite):
+            if int(folder.name) > newest:
+                fsio.remove_tree(folder)
+
+    def prune(self, suite: str) -> bool:
+        """Remove some folders older than ``keep_generations``; True where something was removed."""
+        current = self._generations.current(suite)
+        last = (current.number if current else 0) - self._config.publish.keep_generations
+        old = sorted(int(f.name) for f in self._folders(suite) if int(f.name) <= last)[:_PRUNE_AT_ONCE]
+        for number in old:
+            fsio.remove_tree(self._places.generation(suite, number))
+        return bool(old)
+
+    def _folders(self, suite: str) -> list[Path]:
+        parent = self._places.generation(suite, 0).parent
+        return [f for f in parent.iterdir() if f.name.isdecimal()] if parent.is_dir() else []
+
+
+def by_hash(folder: Path, file: IndexFile) -> Path:
+    """Where an index file lies under its own digest (Acquire-By-Hash)."""
+    return (folder / file.path).parent / "by-hash" / "SHA256" / file.sha256
+
+
+def _stanza(catalogue: Catalogue, change: Change, stanzas: Mapping[PackageKey, bytes]) -> bytes | None:
+    if change.package is None:
+        return None
+    fresh = stanzas.get(change.package)
+    if fresh is not None:
+        return fresh
+    package = catalogue.package(change.package)
+    if package is None:
+        raise KeyError(change.package)
+    return package.stanza

@@ -1,0 +1,64 @@
+"""Puts files into the pool, and takes unused ones out of it.
+
+Rules: the names are noted in the journal before the files appear, so that a crash leaves no unknown file behind. A file
+is in the pool, synced, before any index lists it; it leaves only after no suite has listed it for the grace time, and
+the journal says so before it goes.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from incomingd import fsio
+from incomingd.journal.catalogue import Catalogue, PoolFile
+
+#: How many unused files are removed at a time, so that the next publish never waits long.
+_CLEAN_AT_ONCE = 200
+
+
+class Pool:
+    """The pool below one archive's root."""
+
+    def __init__(self, root: Path, catalogue: Catalogue) -> None:
+        self._root = root
+        self._catalogue = catalogue
+
+    def place(self, files: Iterable[tuple[PoolFile, Path]]) -> None:
+        """Give each sealed file its name in the pool, and wait until all are on the disk. May be done twice."""
+        wanted = {file.path: sealed for file, sealed in files}
+        if not wanted:
+            return
+        self._catalogue.intend(wanted)
+        to_sync: dict[Path, None] = {}
+        for path, sealed in wanted.items():
+            target = self._root / path
+            to_sync.update(dict.fromkeys(fsio.make_directories(target.parent)))
+            fsio.place(sealed, target)
+            to_sync[target] = None
+            to_sync[target.parent] = None
+        # The files before the directories that name them.
+        fsio.sync(sorted(to_sync, key=lambda path: len(path.parts), reverse=True))
+
+    def sweep(self) -> list[str]:
+        """Remove what an interrupted publish placed and never committed; return the names."""
+        litter = self._catalogue.unfulfilled()
+        for path in litter:
+            self._remove(path)
+        self._catalogue.forget_intents()
+        return litter
+
+    def clean(self, unused_before: datetime, now: datetime) -> list[str]:
+        """Remove some files that no suite has listed since ``unused_before``; return their names, none when done."""
+        paths = self._catalogue.unused_before(unused_before, _CLEAN_AT_ONCE)
+        if not paths:
+            return []
+        self._catalogue.set_gone(paths, now)
+        for path in paths:
+            self._remove(path)
+        self._catalogue.forget_intents()
+        return paths
+
+    def _remove(self, path: str) -> None:
+        target = self._root / path
+        fsio.remove(target)
+        fsio.remove_empty(target.parent, self._root / "pool")
