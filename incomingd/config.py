@@ -9,6 +9,7 @@ A setting is one field of one dataclass below: its default is there, its parser 
 ``docs/config.md`` says what it is for.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -268,6 +269,26 @@ class Config:
         return next((q for q in self.queues if q.name == name), None)
 
 
+def find(given: Path | None) -> Path:
+    """The configuration file: ``given``, ``$INCOMINGD_CONFIG``, ``./incomingd.toml``, the one in /etc/incomingd.
+
+    Raises :class:`ConfigError` where none is there.
+    """
+    named = given or (Path(os.environ["INCOMINGD_CONFIG"]) if os.environ.get("INCOMINGD_CONFIG") else None)
+    if named is not None:
+        return named
+    usual = (Path("incomingd.toml"), Path("/etc/incomingd/incomingd.toml"))
+    for file in usual:
+        if file.exists():
+            return file
+    raise ConfigError(
+        [
+            f"no configuration: --config and $INCOMINGD_CONFIG name none, and {' and '.join(map(str, usual))} "
+            "are not there; make an instance with: incomingctl init DIR"
+        ]
+    )
+
+
 def load(file: Path) -> Config:
     """Read and check ``file``. Raises :class:`ConfigError` with every fault."""
     try:
@@ -411,7 +432,8 @@ class _Reader:
                     f"suites.{suite.name}", "codename", f"is that of [suites.{codenames[suite.codename]}] already"
                 )
             codenames.setdefault(suite.codename, suite.name)
-        self.separate_folders(config)
+        if not self.errors:  # else a path may be missing, and the folders not those that were meant
+            self.separate_folders(config)
 
     def separate_folders(self, config: Config) -> None:
         """No folder may lie in another: what uploaders can write must never be served or trusted."""

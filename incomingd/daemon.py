@@ -1,0 +1,140 @@
+"""``incomingd``: the daemon, in the foreground.
+
+Signals: SIGTERM and SIGINT end it after the step in hand; SIGHUP reloads the configuration, and a broken one is
+refused and the old one kept; SIGIO, which a broken lease may send (see :func:`incomingd.fsio.has_writer`), is ignored.
+
+Exit status: 0 ended as asked; 1 ``--once`` and an upload was rejected, or a bug; 2 usage or configuration; 4 halted
+(with ``--once``), or the journal cannot be used.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from incomingd import __version__, fsio
+from incomingd.config import Config, find, load
+from incomingd.errors import ConfigError, Halt, Retry
+from incomingd.intake import preflight
+from incomingd.pipeline import Pipeline
+from incomingd.places import Places
+from incomingd.report.pulse import Pulse
+
+log = logging.getLogger("incomingd")
+
+EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 1, 2, 4
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "file", type=click.Path(path_type=Path), help="The configuration file.")
+@click.option(
+    "--once", is_flag=True, help="Take in and publish what is ready now, then exit (1: something was rejected)."
+)
+@click.option("--check-config", is_flag=True, help="Print every error in the configuration, and exit.")
+@click.option("--verbose", "-v", is_flag=True, help="Log more.")
+@click.version_option(__version__)
+def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> None:
+    """Take in Debian package uploads and publish them, in order, into a signed APT repository."""
+    _log_to_stderr(verbose)
+    config = _config(file)
+    if check_config:
+        click.echo(f"{config.file}: no errors")
+        return
+    try:
+        with _alone(Places(config)):
+            status = _run_once(config) if once else _run(config)
+    except (Halt, Retry, OSError) as failure:
+        log.critical("cannot run: %s", failure)
+        status = EXIT_HALTED
+    sys.exit(status)
+
+
+def _config(file: Path | None) -> Config:
+    try:
+        config = load(find(file))
+        preflight(config)
+    except ConfigError as error:
+        for line in error.errors:
+            click.echo(line, err=True)
+        sys.exit(EXIT_USAGE)
+    return config
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    # The journal of systemd has times and names of its own.
+    form = "%(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, format=form, level=logging.DEBUG if verbose else logging.INFO)
+    for chatty in ("watchdog", "gnupg"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _alone(places: Places) -> Iterator[None]:
+    """Hold the instance's lock; a second daemon on it is refused. The kernel frees it whatever way the process ends."""
+    fsio.make_directories(places.state, 0o700)
+    with places.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Halt(f"{places.lock} is held: another incomingd runs on this instance") from error
+        yield
+
+
+def _run_once(config: Config) -> int:
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    pipeline = Pipeline(config)
+    rejected = pipeline.run_once()
+    if pipeline.failure is not None:
+        return EXIT_FAILED
+    return EXIT_FAILED if rejected else 0
+
+
+def _run(config: Config) -> int:
+    pulse = Pulse.from_environment()
+    pipeline = Pipeline(config, pulse=pulse)
+    wanted: list[int] = []
+    stirred = threading.Event()
+
+    def note(number: int, _frame: object) -> None:
+        wanted.append(number)
+        stirred.set()
+
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, note)
+    pipeline.start(on_failure=stirred.set)
+    log.info("incomingd %s runs on %s", __version__, config.file)
+    while pipeline.failure is None:
+        stirred.wait()
+        stirred.clear()
+        while wanted:
+            if wanted.pop(0) != signal.SIGHUP:
+                pulse.stopping()
+                log.info("stopping after the step in hand")
+                pipeline.stop()
+                return 0 if pipeline.failure is None else EXIT_FAILED
+            _reload(pipeline, pulse)
+    pipeline.stop()
+    return EXIT_FAILED
+
+
+def _reload(pipeline: Pipeline, pulse: Pulse) -> None:
+    with pulse.reloading():
+        try:
+            config = load(pipeline.config.file)
+            preflight(config)
+        except ConfigError as error:
+            for line in error.errors:
+                log.error("%s", line)
+            log.error("the new configuration is refused; the old one is kept")
+            pipeline.board.refused(error.errors)
+            return
+        pipeline.reload(config)
+        log.info("configuration taken up anew")

@@ -1,0 +1,387 @@
+"""The one place that knows the whole way of an upload.
+
+::
+
+    intake loop     look, claim ──────────────.
+    seal threads    copy and hash             │  each step ends in a journal move, a status file,
+    check threads   a worker process each     │  and a word to the next
+    publish loop    the head of the queue  <──'
+    report loop     index.json, positions
+
+Rules:
+
+* Checks run ahead, in any order; the publisher takes the run of checked uploads at the head of the sequence.
+* Each of the four kinds of failure has one place here. Problems end the upload. :class:`Retry` puts it back, with the
+  reason in its log, and tries again with back-off. :class:`Halt` stops publishing until the operator has acted.
+  Anything else is a bug and ends the process: the service manager starts it anew, from the journal.
+* Every loop beats the pulse with what it really does; where one hangs, the service manager's watchdog is not fed.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from incomingd import recovery
+from incomingd.backoff import Backoff
+from incomingd.config import Config
+from incomingd.errors import Halt, Retry
+from incomingd.intake import Intake
+from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.intake.seal import seal
+from incomingd.journal import Journal
+from incomingd.journal.uploads import Uploads
+from incomingd.model import CheckReport, Seal, Upload
+from incomingd.places import Places
+from incomingd.publish.publisher import Publisher
+from incomingd.publish.sign import Signer
+from incomingd.report.health import Board
+from incomingd.report.pulse import Pulse
+from incomingd.report.status import StatusFiles
+from incomingd.states import Stage
+from incomingd.verify.pool import Checkers
+
+log = logging.getLogger(__name__)
+
+#: A loop with nothing to do wakes this often, in seconds, to beat the pulse.
+_IDLE = 20.0
+#: At most this often, in seconds, index.json and the positions are written anew.
+_REPORT_EVERY = 0.1
+#: How many uploads are sealed at once: they wait for the disk, not for a core.
+_SEAL_AT_ONCE = 4
+#: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
+_HALT_RETRY = 60.0
+
+
+def now() -> datetime:
+    """The clock that everything is handed."""
+    return datetime.now(UTC)
+
+
+class Pipeline:
+    """All rooms of one instance, put together, and the threads that run them."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
+        self._clock = clock
+        self._pulse = pulse or Pulse.from_environment()
+        self.places = Places(config)
+        self.journal = Journal(self.places.journal)
+        self.uploads = Uploads(self.journal)
+        self.board = Board(started_at=clock())
+        # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
+        # before an apt client sees the package.
+        self._visible = threading.RLock()
+        self._status = StatusFiles(self.places, self.uploads, self.board.health)
+        self._stopping = threading.Event()
+        self._work = threading.Event()  # for the publish loop
+        self._news = threading.Event()  # for the report loop
+        self._failed: list[BaseException] = []
+        self._on_failure: Callable[[], None] = lambda: None
+        self._backoff = Backoff()  # of uploads, by id
+        self._publish_backoff = Backoff()
+        self._looks = 0
+        self._rejections = 0
+        self._threads: list[threading.Thread] = []
+        self._sealers = ThreadPoolExecutor(_SEAL_AT_ONCE, thread_name_prefix="seal")
+        self._checkers_threads = ThreadPoolExecutor(_workers(config), thread_name_prefix="check")
+        self._checkers = Checkers(config)
+        self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
+        self._set_config(config)
+
+    def _set_config(self, config: Config) -> None:
+        self.config = config
+        self.places = Places(config)
+        self._signer = Signer(self.places.signing_home, config.archive.signing_keys)
+        self._publisher = Publisher(config, self.journal, self._signer, self._clock, self._visible)
+        self._prepared = False
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
+        """Recover, then run until :meth:`stop`. Returns when every loop is up; ``on_failure`` is told of a bug."""
+        self._on_failure = on_failure
+        self._recover()
+        self._intake.start_watching()
+        for name, loop in (
+            ("intake", self._intake_loop),
+            ("publish", self._publish_loop),
+            ("report", self._report_loop),
+        ):
+            self._pulse.register(name, _IDLE * 2)
+            thread = threading.Thread(target=self._guarded, args=(loop,), name=name)
+            self._threads.append(thread)
+            thread.start()
+
+    def _recover(self) -> None:
+        recovery.recover(self.config, self.places, self.uploads, self._clock)
+        self._status.rebuild()
+        for upload in self.uploads.open():
+            if upload.stage is Stage.CLAIMED:
+                self._claimed(upload)
+
+    def stop(self) -> None:
+        """Let the step in hand end, start no other, and wait for the loops."""
+        self._stopping.set()
+        self._wake()
+        self._intake.wake()
+        for thread in self._threads:
+            thread.join()
+        self._sealers.shutdown(cancel_futures=True)
+        self._checkers.close()
+        self._checkers_threads.shutdown(cancel_futures=True)
+        self._intake.stop_watching()
+        self.board.stopped()
+        self._write_index()
+        self._signer.close()
+        self.journal.close()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The bug that ended a loop, if one did."""
+        return self._failed[0] if self._failed else None
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        """A bug in a loop ends the process, with its trace in the log: half a daemon is worse than none."""
+        try:
+            loop()
+        except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
+            self._bug(f"the {threading.current_thread().name} loop", bug)
+
+    def _bug(self, where: str, bug: BaseException) -> None:
+        log.critical("a bug ended %s", where, exc_info=bug)
+        self._failed.append(bug)
+        self._stopping.set()
+        self._wake()
+        self._intake.wake()
+        self._on_failure()
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._news.set()
+
+    def reload(self, config: Config) -> None:
+        """Take up a new configuration between two publishes."""
+        with self._visible:
+            fixed = ("state", "status")
+            if any(getattr(config.service, key) != getattr(self.config.service, key) for key in fixed):
+                log.warning("[service] state and status are taken up at the next restart only")
+                config = replace(config, service=self.config.service)
+            old = self._signer
+            self._set_config(config)
+            old.close()
+        self._checkers.reload(config)
+        self._intake.reload(config)
+        self._intake.wake()
+        self._wake()
+
+    # -- intake -------------------------------------------------------------------------------------------------------
+
+    def _intake_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._pulse.beat("intake")
+            again = self._intake.look()
+            self._looks += 1
+            self.board.set_faults(self._intake.faults())
+            for upload_id in self._backoff.due(time.monotonic()):
+                self._claimed(self.uploads.get(upload_id))
+            self._news.set()
+            pause = min(again, self.config.service.scan_interval, _IDLE, self._backoff.next_in(time.monotonic()))
+            self._intake.wait(max(pause, 0.0))
+
+    def _claimed(self, upload: Upload) -> None:
+        self._tell(upload)
+        if not self._stopping.is_set():
+            self._sealers.submit(self._step, self._seal, upload)
+
+    def _step(self, step: Callable[..., None], upload: Upload, *more: object) -> None:
+        """Run one step of one upload in a worker thread; its environment's failures bring it back here later."""
+        try:
+            step(upload, *more)
+        except Retry as failure:
+            self._put_back(upload.id, failure)
+        except Halt as failure:
+            self.board.halt(str(failure))
+            self._put_back(upload.id, failure)
+        except BaseException as bug:  # noqa: BLE001  # as in _guarded
+            self._bug(f"a step of {upload}", bug)
+
+    def _put_back(self, upload_id: int, failure: Exception) -> None:
+        delay = self._backoff.failed(upload_id, time.monotonic())
+        upload = self.uploads.get(upload_id)
+        message = f"tried again in {delay:.0f} s: {failure}"
+        log.warning("%s: %s", upload, message)
+        if upload.stage is Stage.CHECKING:
+            upload = self.uploads.move(upload, Stage.CLAIMED, self._clock(), message)
+        else:
+            self.uploads.log(upload.id, self._clock(), message)
+        self._tell(self.uploads.get(upload.id))
+
+    def _seal(self, upload: Upload) -> None:
+        queue = self.config.queue(upload.queue)
+        if queue is None:
+            raise Halt(f"[incoming.{upload.queue}] is gone from the configuration and {upload} waits there; restore it")
+        upload = self.uploads.move(upload, Stage.CHECKING, self._clock(), "checking")
+        self._tell(upload)
+        sealed = seal(self.places, upload, queue, self.uploads.members(upload.id))
+        self._checkers_threads.submit(self._step, self._check, upload, sealed)
+
+    def _check(self, upload: Upload, sealed: Seal) -> None:
+        if self._stopping.is_set():
+            return  # recovery takes it up
+        queue = self.config.queue(upload.queue)
+        assert queue is not None  # noqa: S101  # _seal has seen it
+        report = self._checkers.check(self.places.sealed(upload.id), sealed, queue, self._clock())
+        self._backoff.forget(upload.id)
+        if report.problems:
+            self._reject(upload, report)
+        else:
+            upload = self.uploads.queue(upload, report, self._clock(), "checked; waits to be published")
+            self._tell(upload)
+        self._wake()
+
+    def _reject(self, upload: Upload, report: CheckReport) -> None:
+        count = len(report.problems)
+        message = f"rejected: {count} problem{'' if count == 1 else 's'}"
+        upload = self.uploads.reject(upload, report.problems, self._clock(), message, report=report)
+        self._ended([upload])
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def _publish_loop(self) -> None:
+        pause = 0.0
+        while not self._stopping.is_set():
+            self._pulse.beat("publish")
+            self._work.wait(pause)
+            self._work.clear()
+            pause = self._publish_some()
+
+    def _publish_some(self) -> float:
+        """One publish, or one piece of housekeeping; the seconds until there may be more to do."""
+        if self._stopping.is_set():
+            return 0.0
+        try:
+            if not self._prepared:
+                self._prepare()
+            batch = self.uploads.head(self.config.publish.batch)
+            if batch:
+                self._publish(batch)
+                return 0.0
+            return 0.0 if self._publisher.tidy() else _IDLE
+        except Retry as failure:
+            delay = self._publish_backoff.failed(0, time.monotonic())
+            log.warning("publishing waits %.0f s: %s", delay, failure)
+            self.board.degrade(str(failure))
+            return self._rest(delay)
+        except Halt as failure:
+            log.error("publishing is halted: %s", failure)
+            self.board.halt(str(failure))
+            self._prepared = False
+            return self._rest(_HALT_RETRY)
+
+    def _rest(self, seconds: float) -> float:
+        """Wait, whatever arrives meanwhile; a stop or a reload ends it."""
+        self._news.set()
+        until, config = time.monotonic() + seconds, self.config
+        while time.monotonic() < until and not self._stopping.is_set() and config is self.config:
+            self._pulse.beat("publish")
+            self._stopping.wait(0.2)
+        return 0.0
+
+    def _prepare(self) -> None:
+        with self._visible:
+            publisher = self._publisher
+        publisher.prepare()
+        self._prepared = publisher is self._publisher
+        self.board.clear_halt()
+        with self._visible:
+            self._status.rebuild()
+        self._pulse.ready()
+
+    def _publish(self, batch: list[Upload]) -> None:
+        self.board.doing(f"publishing {len(batch)} upload{'' if len(batch) == 1 else 's'}")
+        try:
+            ended = self._publisher.publish(batch)
+        finally:
+            self.board.doing("waiting for uploads")
+        self._publish_backoff.forget(0)
+        self.board.clear_degraded()
+        self._ended(ended)
+
+    def _ended(self, uploads: Iterable[Upload]) -> None:
+        """Tell first; what an upload brought is cleared away after that, and by recovery where that fails."""
+        ended = list(uploads)
+        for upload in ended:
+            log.info("%s: %s", upload, upload.log[-1].message)
+            self._rejections += upload.stage is not Stage.PUBLISHED
+            self._tell(upload)
+        self._news.set()
+        for upload in ended:
+            self.clear_away(upload)
+
+    def clear_away(self, upload: Upload) -> None:
+        """Keep what a failed upload brought, or remove what a published one no longer needs."""
+        queue = self.config.queue(upload.queue)
+        try:
+            if upload.stage is Stage.PUBLISHED:
+                discard_remains(self.places, upload, queue)
+            else:
+                reject_remains(self.places, upload, queue)
+        except OSError as error:
+            log.warning("%s: cannot be cleared away yet: %s", upload, error)
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def _tell(self, upload: Upload) -> None:
+        try:
+            self._status.write(upload)
+        except OSError as error:
+            log.warning("%s: its status cannot be written: %s", upload, error)
+            self.board.degrade(f"status files cannot be written: {error}")
+        self._news.set()
+
+    def _report_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._pulse.beat("report")
+            self._news.wait(_IDLE)
+            self._news.clear()
+            self._write_index()
+            self._stopping.wait(_REPORT_EVERY)
+
+    def _write_index(self) -> None:
+        with self._visible:
+            try:
+                self._status.refresh_positions()
+                self._status.write_index()
+            except OSError as error:
+                log.warning("status/index.json cannot be written: %s", error)
+        health = self.board.health()
+        self._pulse.status(health.line())
+
+    # -- once ---------------------------------------------------------------------------------------------------------
+
+    def run_once(self) -> bool:
+        """Take in and publish all that is ready now, then stop; True where an upload failed.
+
+        What is complete and only has to settle is waited for; what is incomplete is left. Raises :class:`Halt` and
+        :class:`Retry` where publishing cannot go on, instead of waiting for better times.
+        """
+        self.start()
+        try:
+            while not self._stopping.wait(0.02):
+                self.board.raise_trouble()
+                if self._prepared and self._looks and not self._intake.settling() and not self._in_flight():
+                    break
+        finally:
+            self.stop()
+        return self._rejections > 0
+
+    def _in_flight(self) -> bool:
+        return any(upload.sequence is not None for upload in self.uploads.open())
+
+
+def _workers(config: Config) -> int:
+    return config.service.workers or os.cpu_count() or 1
