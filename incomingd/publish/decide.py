@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from debian.debian_support import Version
-from incomingd.publish.stanza import packages_stanza, sources_stanza
 
 from incomingd import rules
 from incomingd.config import Config, SuiteConfig
@@ -24,6 +23,7 @@ from incomingd.model import (
     SourcePackage,
     pool_directory,
 )
+from incomingd.publish.stanza import packages_stanza, sources_stanza
 
 SOURCE = "dsc"
 
