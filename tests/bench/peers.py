@@ -1,0 +1,160 @@
+"""The tools that are measured: each takes an upload directory, and says how long until clients could see it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+BIN = Path(sys.executable).parent
+
+
+class Incomingd:
+    """This project: from the rename into incoming to SUCCEEDED in the status file."""
+
+    name = "incomingd"
+
+    def __init__(self, folder: Path, public_key: Path) -> None:
+        self.folder = folder
+        command = [BIN / "incomingctl", "init", folder, "--trust", public_key, "--arch", "amd64"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def __enter__(self) -> Self:
+        self.log = (self.folder / "daemon.log").open("w")
+        command = [BIN / "incomingd", "--config", self.folder / "incomingd.toml"]
+        self.daemon = subprocess.Popen(command, stderr=self.log)
+        while not (self.folder / "archive/dists/stable/InRelease").exists():
+            if self.daemon.poll() is not None:
+                raise RuntimeError((self.folder / "daemon.log").read_text())
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.peak = self.memory_mb()
+        self.daemon.send_signal(signal.SIGTERM)
+        self.daemon.wait()
+        self.log.close()
+
+    def drop(self, upload: Path) -> None:
+        """Copy under a hidden name, then rename: only the rename is on the clock's way."""
+        hidden = self.folder / "incoming" / f".{upload.name}"
+        shutil.copytree(upload, hidden)
+
+    def _ended(self, name: str) -> bool:
+        try:
+            status = json.loads((self.folder / "status" / f"{name}.json").read_bytes())
+        except FileNotFoundError:
+            return False
+        if status["state"] == 3:
+            raise RuntimeError(f"{name}: {status['problems']}")
+        return bool(status["state"] == 2)
+
+    def one(self, upload: Path) -> float:
+        """Seconds for one upload."""
+        self.drop(upload)
+        incoming = self.folder / "incoming"
+        start = time.perf_counter()
+        (incoming / f".{upload.name}").rename(incoming / upload.name)
+        while not self._ended(upload.name):
+            time.sleep(0.001)
+        return time.perf_counter() - start
+
+    def all_at_once(self, uploads: list[Path]) -> tuple[float, list[float]]:
+        """Seconds for all, and for each."""
+        for upload in uploads:
+            self.drop(upload)
+        incoming = self.folder / "incoming"
+        start = time.perf_counter()
+        for upload in uploads:
+            (incoming / f".{upload.name}").rename(incoming / upload.name)
+        waiting, latencies = {upload.name for upload in uploads}, []
+        while waiting:
+            ended = {name for name in waiting if self._ended(name)}
+            latencies += [time.perf_counter() - start] * len(ended)
+            waiting -= ended
+            time.sleep(0.005)
+        return time.perf_counter() - start, latencies
+
+    def memory_mb(self) -> float:
+        """Proportional memory of the daemon and its children, MB."""
+        if self.daemon.poll() is not None:
+            return self.peak
+        pids = [self.daemon.pid, *descendants(self.daemon.pid)]
+        return sum(proportional_kb(pid) for pid in pids) / 1024
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below ``pid``."""
+    try:
+        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if task.name != str(pid):
+            children += [int(c) for c in (task / "children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def proportional_kb(pid: int) -> int:
+    """Pss of one process, kB; 0 where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+class Reprepro:
+    """reprepro, signing too: include for each upload, processincoming for all at once."""
+
+    name = "reprepro"
+
+    def __init__(self, folder: Path, key_home: Path) -> None:
+        self.folder, self.home = folder, key_home
+        (folder / "conf").mkdir(parents=True)
+        (folder / "conf/distributions").write_text(
+            "Codename: stable\nArchitectures: amd64 source\nComponents: main\nSignWith: yes\n"
+        )
+        (folder / "conf/incoming").write_text(
+            f"Name: default\nIncomingDir: {folder}/incoming\nTempDir: {folder}/tmp\nDefault: stable\n"
+        )
+        for name in ("incoming", "tmp"):
+            (folder / name).mkdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def _run(self, *arguments: str | Path) -> None:
+        command = ["reprepro", "--silent", "--gnupghome", self.home, "-b", self.folder, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def one(self, upload: Path) -> float:
+        """Seconds for one upload."""
+        start = time.perf_counter()
+        self._run("--ignore=wrongdistribution", "include", "stable", next(upload.glob("*.changes")))
+        return time.perf_counter() - start
+
+    def all_at_once(self, uploads: list[Path]) -> tuple[float, list[float]]:
+        """Seconds for all in one run, and for each: what all take."""
+        for upload in uploads:
+            for file in upload.iterdir():
+                shutil.copy(file, self.folder / "incoming")
+        start = time.perf_counter()
+        self._run("processincoming", "default")
+        whole = time.perf_counter() - start
+        return whole, [whole] * len(uploads)
+
+    def memory_mb(self) -> float:
+        """Not measured here: it is no daemon."""
+        return float("nan")
