@@ -148,6 +148,31 @@ class UploadKind(StrEnum):
 
     DIRECTORY = "directory"
     FLAT = "flat"
+    OPERATION = "operation"
+
+
+class OperationKind(StrEnum):
+    """What an operator can ask for, to be done in sequence with the uploads."""
+
+    COPY = "copy"
+    REMOVE = "remove"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A publish of its own, asked for by an operator. ``suite`` is the one that changes.
+
+    ``copy`` and ``remove`` name a source package, in one version or in any; ``copy`` takes it from ``from_suite``;
+    ``rollback`` names the generation whose content the suite is to have again.
+    """
+
+    kind: OperationKind
+    suite: str
+    source: str | None = None
+    version: str | None = None
+    from_suite: str | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,36 @@ class Catalogue:
             ).fetchone()
         return row is not None
 
+    def listed_source(self, suite: str, source: str, version: str | None) -> list[tuple[str, Package]]:
+        """Sections and packages of a source package, binaries and .dsc, that the suite lists."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                f"SELECT e.section, {_KEY} FROM packages p JOIN entries e ON e.package = p.id"  # noqa: S608  # own words
+                " WHERE p.source = ? AND (? IS NULL OR p.source_version = ?) AND e.suite = ?"
+                " ORDER BY e.section, p.name",
+                (source, version, version, suite),
+            ).fetchall()
+        found = ((row["section"], self.package(_key(row))) for row in rows)
+        return [(section, package) for section, package in found if package is not None]
+
+    def before(self, suite: str, generation: int) -> list[Change]:
+        """The changes that take a suite from what it lists now back to what it listed in ``generation``."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT g.section, g.name AS listed, g.old_package, min(g.number), p.kind, p.name, p.version,"
+                " p.architecture FROM generation_changes g LEFT JOIN packages p ON p.id = g.old_package"
+                " WHERE g.suite = ? AND g.number > ? GROUP BY g.section, g.name",
+                (suite, generation),
+            ).fetchall()
+        return [
+            Change(
+                section=row["section"],
+                name=row["listed"],
+                package=_key(row) if row["old_package"] is not None else None,
+            )
+            for row in rows
+        ]
+
     def sections(self, suite: str) -> set[str]:
         """Every section of the suite that lists anything."""
         with self._journal.reading() as db:

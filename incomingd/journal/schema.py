@@ -22,6 +22,7 @@ CREATE TABLE uploads (
     finished_at       TEXT,
     changes           TEXT NOT NULL DEFAULT '[]',
     facts             TEXT,             -- the checked .changes, JSON, while queued and publishing
+    operation         TEXT,             -- what an operator asked for, JSON, in place of .changes
     published         TEXT,
     already_published INTEGER NOT NULL DEFAULT 0,
     warnings          TEXT NOT NULL DEFAULT '[]',
@@ -30,6 +31,12 @@ CREATE TABLE uploads (
 CREATE INDEX uploads_by_name ON uploads (name, id);
 CREATE INDEX uploads_open ON uploads (sequence) WHERE finished_at IS NULL;
 CREATE INDEX uploads_ended ON uploads (finished_at) WHERE finished_at IS NOT NULL;
+
+-- What holds for the service as a whole: whether publishing is on hold, and why.
+CREATE TABLE service (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE log (
     upload  INTEGER NOT NULL REFERENCES uploads,

@@ -18,6 +18,7 @@ from incomingd.model import (
     CheckedChanges,
     CheckReport,
     LogLine,
+    Operation,
     Problem,
     Published,
     Upload,
@@ -48,6 +49,24 @@ class Uploads:
             upload_id = int(cursor.lastrowid or 0)
             self.log(upload_id, at, message)
             return self.get(upload_id)
+
+    def ask(self, name: str, operation: Operation, at: datetime, message: str) -> Upload:
+        """An operator's request: ``queued`` at once, with the next sequence number."""
+        with self._journal.writing() as db:
+            cursor = db.execute(
+                "INSERT INTO uploads (name, queue, kind, stage, seen_at, claimed_at, started_at, operation, sequence)"
+                " VALUES (?, '', ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(sequence), 0) + 1 FROM uploads))",
+                (name, UploadKind.OPERATION, Stage.QUEUED, *[codec.timestamp(at)] * 3, codec.dumps(operation)),
+            )
+            upload_id = int(cursor.lastrowid or 0)
+            self.log(upload_id, at, message)
+            return self.get(upload_id)
+
+    def operation(self, upload_id: int) -> Operation:
+        """What the operator asked for."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT operation FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+        return codec.loads(row["operation"], Operation)
 
     def claim(self, upload: Upload, at: datetime, members: Sequence[str] | None, message: str) -> Upload:
         """``receiving`` to ``claimed``: gives the sequence number. ``members`` are a flat upload's files."""
@@ -144,7 +163,10 @@ class Uploads:
         return [_upload(row, ()) for row in rows]
 
     def head(self, limit: int) -> list[Upload]:
-        """The run of ``queued`` uploads at the head of the order: none before them is still being checked."""
+        """The run of ``queued`` uploads at the head of the order: none before them is still being checked.
+
+        An operator's request makes a run of its own: it is decided on the archive as committed.
+        """
         with self._journal.reading() as db:
             rows = db.execute(
                 "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence LIMIT ?",
@@ -152,9 +174,11 @@ class Uploads:
             ).fetchall()
         run = []
         for row in rows:
-            if row["stage"] != Stage.QUEUED:
+            if row["stage"] != Stage.QUEUED or (run and row["kind"] == UploadKind.OPERATION):
                 break
             run.append(_upload(row, ()))
+            if row["kind"] == UploadKind.OPERATION:
+                break
         return run
 
     def facts(self, upload_id: int) -> tuple[CheckedChanges, ...]:

@@ -26,10 +26,11 @@ from incomingd.journal.blocks import Blocks
 from incomingd.journal.catalogue import Catalogue, Change
 from incomingd.journal.generations import Generation, Generations
 from incomingd.journal.uploads import Uploads
-from incomingd.model import Published, SuiteResult, Upload
+from incomingd.model import Published, SuiteResult, Upload, UploadKind
 from incomingd.places import Places
 from incomingd.publish.decide import Decision, Overlay, decide
 from incomingd.publish.generation import Built, GenerationBuilder
+from incomingd.publish.operations import decide_operation
 from incomingd.publish.pool import Pool
 from incomingd.publish.sign import Signer
 from incomingd.states import Stage
@@ -85,7 +86,7 @@ class Publisher:
         accepted: list[_Accepted] = []
         archive = Overlay(self._catalogue)
         for upload in batch:
-            decision = decide(self._uploads.facts(upload.id), archive, self._config)
+            decision = self._decide(upload, archive)
             if decision.problems:
                 message = f"rejected: {len(decision.problems)} problem(s) with what the archive holds"
                 ended.append(self._uploads.reject(upload, decision.problems, self._clock(), message))
@@ -95,6 +96,12 @@ class Publisher:
         if accepted:
             ended += self._publish_accepted(accepted)
         return ended
+
+    def _decide(self, upload: Upload, archive: Overlay) -> Decision:
+        if upload.kind is UploadKind.OPERATION:
+            operation = self._uploads.operation(upload.id)
+            return decide_operation(operation, self._catalogue, self._generations, self._config)
+        return decide(self._uploads.facts(upload.id), archive, self._config)
 
     def _publish_accepted(self, accepted: list[_Accepted]) -> list[Upload]:
         with self._journal.writing():
