@@ -11,26 +11,10 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "joint",
-    "kneel",
-    "larch",
-    "maple",
-    "north",
-    "ocean",
-    "pearl",
-    "quilt",
-    "ridge",
-]
+WORDS = (
+    *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "joint"),
+    *("kneel", "larch", "maple", "north", "ocean", "pearl", "quilt", "ridge"),
+)
 
 
 def control(name: str, version: str) -> str:
@@ -118,3 +102,14 @@ def make_uploads(folder: Path, home: Path, names: list[str], version: str = "1.0
 
     with ThreadPoolExecutor(4) as threads:
         return list(threads.map(make, names))
+
+
+def make_tree(folder: Path, count: int) -> Path:
+    """A tree of ``count`` packages, a thousand in each folder."""
+    for number in range(count):
+        name = f"pkg{hashlib.sha256(str(number).encode()).hexdigest()[:6]}-{number}"
+        parent = folder / f"{number // 1000:03d}"
+        if number % 1000 == 0:
+            parent.mkdir(parents=True)
+        (parent / f"{name}_1.0_amd64.deb").write_bytes(deb(name, "1.0"))
+    return folder

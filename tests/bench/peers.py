@@ -1,6 +1,7 @@
 """The tools that are measured: each takes an upload directory, and says how long until clients could see it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,21 @@ class Incomingd:
         if status["state"] == 3:
             raise RuntimeError(f"{name}: {status['problems']}")
         return bool(status["state"] == 2)
+
+    def load(self, packages: Path) -> float:
+        """Seconds to take in a tree of .deb files at once."""
+        start = time.perf_counter()
+        command = [
+            BIN / "incomingctl",
+            "--config",
+            self.folder / "incomingd.toml",
+            "import",
+            "--suite",
+            "stable",
+            packages,
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
 
     def one(self, upload: Path) -> float:
         """Seconds for one upload."""
@@ -139,6 +155,15 @@ class Reprepro:
         command = ["reprepro", "--silent", "--gnupghome", self.home, "-b", self.folder, *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
+    def load(self, packages: Path) -> float:
+        """Seconds to take in a tree of .deb files at once."""
+        start = time.perf_counter()
+        debs = sorted(packages.rglob("*.deb"))
+        for first in range(0, len(debs), 5000):  # as many as a command line holds; the export comes once, at the end
+            self._run("--export=never", "includedeb", "stable", *debs[first : first + 5000])
+        self._run("export", "stable")
+        return time.perf_counter() - start
+
     def one(self, upload: Path) -> float:
         """Seconds for one upload."""
         start = time.perf_counter()
@@ -152,6 +177,67 @@ class Reprepro:
                 shutil.copy(file, self.folder / "incoming")
         start = time.perf_counter()
         self._run("processincoming", "default")
+        whole = time.perf_counter() - start
+        return whole, [whole] * len(uploads)
+
+    def memory_mb(self) -> float:
+        """Not measured here: it is no daemon."""
+        return float("nan")
+
+
+class Aptly:
+    """aptly, signing too: include and publish update for each upload, one publish for all at once."""
+
+    name = "aptly"
+
+    def __init__(self, folder: Path, key_home: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.home = folder, key_home
+        self.config = folder / "aptly.conf"
+        settings = {"rootDir": str(folder / "root"), "architectures": ["amd64"], "gpgProvider": "gpg"}
+        self.config.write_text(json.dumps(settings))
+        self._run("repo", "create", "-distribution=stable", "-component=main", "bench")
+        self._run("publish", "repo", "-batch", "-skip-contents", "bench")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def _run(self, *arguments: str | Path) -> None:
+        command = ["aptly", f"-config={self.config}", *arguments]
+        environment = {**os.environ, "GNUPGHOME": str(self.home)}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+    def _publish(self) -> None:
+        self._run("publish", "update", "-batch", "-skip-contents", "stable")
+
+    def load(self, packages: Path) -> float:
+        """Seconds to take in a tree of .deb files at once."""
+        start = time.perf_counter()
+        self._run("repo", "add", "bench", packages)
+        self._publish()
+        return time.perf_counter() - start
+
+    def _include(self, *uploads: Path) -> None:
+        keep = ["-no-remove-files", "-accept-unsigned", "-ignore-signatures", "-repo=bench"]
+        self._run("repo", "include", *keep, *uploads)
+
+    def one(self, upload: Path) -> float:
+        """Seconds for one upload."""
+        start = time.perf_counter()
+        self._include(upload)
+        self._publish()
+        return time.perf_counter() - start
+
+    def all_at_once(self, uploads: list[Path]) -> tuple[float, list[float]]:
+        """Seconds for all in one run, and for each: what all take."""
+        start = time.perf_counter()
+        self._include(*uploads)
+        self._publish()
         whole = time.perf_counter() - start
         return whole, [whole] * len(uploads)
 
