@@ -127,6 +127,27 @@ CREATE TABLE generation_changes (
     upload      INTEGER,
     PRIMARY KEY (suite, number, section, name)
 ) STRICT, WITHOUT ROWID;
+
+-- The indexes' bytes in blocks (see blocks.py); all of it can be made anew from entries and packages.
+CREATE TABLE blocks (
+    id   INTEGER PRIMARY KEY,
+    size INTEGER NOT NULL
+) STRICT;
+-- A row for each form: sqlite reads a blob through all the blobs before it in its row.
+CREATE TABLE block_forms (
+    block    INTEGER NOT NULL REFERENCES blocks,
+    form     TEXT NOT NULL,             -- raw, gz, xz or zst
+    unpadded INTEGER NOT NULL,          -- of xz, else 0
+    data     BLOB NOT NULL,
+    PRIMARY KEY (block, form)
+) STRICT;
+CREATE TABLE block_runs (
+    suite   TEXT NOT NULL,
+    section TEXT NOT NULL,
+    first   TEXT NOT NULL,
+    block   INTEGER NOT NULL UNIQUE REFERENCES blocks,
+    PRIMARY KEY (suite, section, first)
+) STRICT, WITHOUT ROWID;
 """
 
 #: Step n brings user_version from n to n + 1.

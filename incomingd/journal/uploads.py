@@ -172,7 +172,7 @@ class Uploads:
                 "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence LIMIT ?",
                 (limit,),
             ).fetchall()
-        run = []
+        run: list[Upload] = []
         for row in rows:
             if row["stage"] != Stage.QUEUED or (run and row["kind"] == UploadKind.OPERATION):
                 break

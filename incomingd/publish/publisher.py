@@ -70,6 +70,7 @@ class Publisher:
         """
         self._signer.usable()
         with _environment():
+            self._blocks.sweep()
             for path in self._pool.sweep():
                 log.info("removed %s, which an interrupted publish left", path)
             for suite in self._config.suites:
@@ -132,8 +133,8 @@ class Publisher:
         stanzas = {p.key: p.stanza for one in accepted for p in one.decision.packages}
         by_suite: dict[str, dict[tuple[str, str], Change]] = {}
         for one in accepted:
-            for suite, change in one.decision.changes:
-                by_suite.setdefault(suite, {})[change.section, change.name] = change
+            for suite_name, change in one.decision.changes:
+                by_suite.setdefault(suite_name, {})[change.section, change.name] = change
         built = []
         for suite_name, changes in by_suite.items():
             suite = self._config.suite(suite_name)

@@ -1,0 +1,89 @@
+"""Index blocks: each section's stanzas in sorted runs of some 128 KiB, raw and compressed.
+
+Rules: a block's bytes are stored before the generation that uses them is committed, and belong to nobody until then;
+the commit puts their ids into the section's run. What no run holds is litter and is swept at start-up. A block covers
+the names from its ``first`` up to the next block's; the first block of a run covers all before it too. Everything here
+can be made anew from the catalogue.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from incomingd.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One stored block. ``size`` is that of its raw bytes."""
+
+    id: int
+    first: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SectionBlocks:
+    """How a publish changes one section's run."""
+
+    section: str
+    removed: tuple[int, ...]
+    added: tuple[Block, ...]
+
+
+class Blocks:
+    """The block store of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def run(self, suite: str, section: str) -> list[Block]:
+        """The section's blocks in order."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT r.block, r.first, b.size FROM block_runs r JOIN blocks b ON b.id = r.block"
+                " WHERE r.suite = ? AND r.section = ? ORDER BY r.first",
+                (suite, section),
+            ).fetchall()
+        return [Block(row["block"], row["first"], row["size"]) for row in rows]
+
+    def store(self, blocks: Iterable[tuple[str, int, Mapping[str, tuple[bytes, int]]]]) -> list[Block]:
+        """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size."""
+        stored = []
+        with self._journal.writing() as db:
+            for first, size, forms in blocks:
+                block_id = int(db.execute("INSERT INTO blocks (size) VALUES (?)", (size,)).lastrowid or 0)
+                db.executemany(
+                    "INSERT INTO block_forms (block, form, unpadded, data) VALUES (?, ?, ?, ?)",
+                    ((block_id, form, unpadded, data) for form, (data, unpadded) in forms.items()),
+                )
+                stored.append(Block(block_id, first, size))
+        return stored
+
+    def data(self, blocks: Iterable[Block], form: str) -> Iterator[tuple[bytes, int]]:
+        """Each block's bytes in one form, with the unpadded size."""
+        with self._journal.reading() as db:
+            for block in blocks:
+                row = db.execute(
+                    "SELECT data, unpadded FROM block_forms WHERE block = ? AND form = ?", (block.id, form)
+                ).fetchone()
+                yield row["data"], row["unpadded"]
+
+    def apply(self, suite: str, changes: Iterable[SectionBlocks]) -> None:
+        """Put new blocks into their runs and drop those that they replace; in the transaction of the commit."""
+        with self._journal.writing() as db:
+            for change in changes:
+                for block_id in change.removed:
+                    db.execute("DELETE FROM block_runs WHERE block = ?", (block_id,))
+                    db.execute("DELETE FROM block_forms WHERE block = ?", (block_id,))
+                    db.execute("DELETE FROM blocks WHERE id = ?", (block_id,))
+                db.executemany(
+                    "INSERT INTO block_runs (suite, section, first, block) VALUES (?, ?, ?, ?)",
+                    ((suite, change.section, block.first, block.id) for block in change.added),
+                )
+
+    def sweep(self) -> None:
+        """Drop what an interrupted publish stored and no run holds."""
+        with self._journal.writing() as db:
+            litter = "NOT IN (SELECT block FROM block_runs)"
+            db.execute(f"DELETE FROM block_forms WHERE block {litter}")  # noqa: S608  # own words
+            db.execute(f"DELETE FROM blocks WHERE id {litter}")  # noqa: S608  # own words
