@@ -5,9 +5,10 @@ Rules: a stage moves by compare-and-set along :data:`incomingd.states.MOVES`, an
 changes. Every method is a transaction of its own, or part of the one that is open.
 """
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +39,12 @@ class Uploads:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all that is done inside one transaction: many uploads, one wait for the disk."""
+        with self._journal.writing():
+            yield
 
     def see(self, name: str, queue: str, kind: UploadKind, at: datetime, message: str) -> Upload:
         """A new upload, ``receiving``, with a new id."""
@@ -76,6 +83,16 @@ class Uploads:
                 "UPDATE uploads SET claimed_at = ?, members = ?,"
                 " sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads) WHERE id = ?",
                 (codec.timestamp(at), None if members is None else json.dumps(list(members)), upload.id),
+            )
+            self.log(upload.id, at, message)
+            return self.get(upload.id)
+
+    def unclaim(self, upload: Upload, at: datetime, message: str) -> Upload:
+        """``claimed`` back to ``receiving``: takes the sequence number back, since nothing of it was moved."""
+        with self._journal.writing() as db:
+            self._move(db, upload, Stage.RECEIVING)
+            db.execute(
+                "UPDATE uploads SET claimed_at = NULL, members = NULL, sequence = NULL WHERE id = ?", (upload.id,)
             )
             self.log(upload.id, at, message)
             return self.get(upload.id)
