@@ -188,18 +188,15 @@ class Catalogue:
                 ).fetchone()
             ]
 
-    def section_stanzas(self, suite: str, section: str, first: str, end: str | None) -> Iterator[tuple[str, bytes]]:
-        """Names and stanzas of a section from ``first`` up to, not with, ``end``, in the bytes' order."""
+    def section_stanzas(self, suite: str, section: str, first: str = "") -> Iterator[tuple[str, bytes]]:
+        """Names and stanzas of a section from the name ``first`` on, in the order of the names' bytes."""
         with self._journal.reading() as db:
-            yield from (
-                (row["name"], row["stanza"])
-                for row in db.execute(
-                    "SELECT e.name, p.stanza FROM entries e JOIN packages p ON p.id = e.package"
-                    " WHERE e.suite = ? AND e.section = ? AND e.name >= ? AND (? IS NULL OR e.name < ?)"
-                    " ORDER BY e.name",
-                    (suite, section, first, end, end),
-                )
-            )
+            for row in db.execute(
+                "SELECT e.name, p.stanza FROM entries e JOIN packages p ON p.id = e.package"
+                " WHERE e.suite = ? AND e.section = ? AND e.name >= ? ORDER BY e.name",
+                (suite, section, first),
+            ):
+                yield row["name"], row["stanza"]
 
     def add_pool_files(self, files: Iterable[PoolFile], upload: int | None, at: datetime) -> None:
         """Note files that are in the pool now; one that had gone and is back is no longer gone."""

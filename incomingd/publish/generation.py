@@ -20,6 +20,7 @@ from incomingd.journal.blocks import Blocks, SectionBlocks
 from incomingd.journal.catalogue import Catalogue, Change, PackageKey
 from incomingd.journal.generations import Generation, Generations, IndexFile
 from incomingd.places import Places
+from incomingd.publish.blocks import LAYOUT
 from incomingd.publish.indexes import IndexWriter
 from incomingd.publish.release import release_text
 from incomingd.publish.sign import Signer
@@ -55,7 +56,7 @@ class GenerationBuilder:
         parts = (
             *(suite.name, suite.codename, suite.components, suite.binary_architectures),
             *(archive.origin, archive.label, archive.description, archive.signing_keys),
-            *(publish.sha512, publish.zstd),
+            *(publish.sha512, publish.zstd, LAYOUT),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
