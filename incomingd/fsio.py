@@ -327,15 +327,17 @@ def switch(link: Path, target: str) -> None:
 
 def make_directories(path: Path, mode: int = 0o755) -> list[Path]:
     """Make ``path`` and what is missing above it; return the directories to :func:`sync` for it to last."""
-    changed = []
-    for folder in reversed([path, *path.parents]):
-        try:
-            folder.mkdir(mode)
-        except FileExistsError:
-            continue
-        folder.chmod(mode)  # whatever the umask
-        changed += [folder, folder.parent]
-    return list(dict.fromkeys(changed))
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        return []
+    except FileNotFoundError:
+        above = make_directories(path.parent, mode)
+        path.mkdir(mode)
+    else:
+        above = []
+    path.chmod(mode)  # whatever the umask
+    return list(dict.fromkeys([*above, path, path.parent]))
 
 
 def remove_tree(path: Path) -> None:

@@ -13,7 +13,7 @@ falls where one was: nearly always the next.
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from heapq import merge
@@ -41,7 +41,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recut:
-    """A run of blocks that is replaced: those with the first names ``dropped`` by ``chunks``; either may be empty."""
+    """Blocks that are replaced: those with the first names ``dropped`` by ``chunks``; either may be empty."""
 
     dropped: tuple[str, ...]
     chunks: tuple[Chunk, ...]
@@ -65,43 +65,50 @@ def cut(stanzas: Stanzas) -> Iterator[Chunk]:
 
 
 def recut(
-    firsts: Sequence[str], changes: Mapping[str, bytes | None], read: Callable[[str], Iterator[tuple[str, bytes]]]
+    firsts: Sequence[str],
+    changes: Mapping[str, bytes | None],
+    read: Callable[[str], Generator[tuple[str, bytes], None, None]],
 ) -> Iterator[Recut]:
     """What changes where ``changes`` are made to an index that is stored as blocks with the first names ``firsts``.
 
     ``changes`` has each changed name's stanzas, None where the name leaves. ``read(name)`` are the stanzas as they are
     **after** the changes (see :func:`changed`), from ``name`` on to the end; it is closed as soon as enough was read.
-    Where ``firsts`` is empty, all is read. What comes out is in order and does not overlap.
+    What comes out is in order, and each with no more than one chunk, so that a large change is never in memory whole.
     """
     touched = _touched(firsts, changes)
     done = 0
     for number in sorted(touched):
         if number < done:
             continue
-        dropped, chunks = _recut_from(number, firsts, touched, read)
-        done = number + len(dropped)
-        yield Recut(dropped=dropped, chunks=chunks)
+        for one in _recut_from(number, firsts, touched, read):
+            done = max(done, number) + len(one.dropped)
+            yield one
 
 
 def _recut_from(
-    number: int, firsts: Sequence[str], touched: set[int], read: Callable[[str], Iterator[tuple[str, bytes]]]
-) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
+    number: int,
+    firsts: Sequence[str],
+    touched: set[int],
+    read: Callable[[str], Generator[tuple[str, bytes], None, None]],
+) -> Iterator[Recut]:
     """Cut anew from block ``number`` on, until a cut falls before an old block that nothing has touched."""
-    chunks: list[Chunk] = []
-    old = {first: index for index, first in enumerate(firsts) if index > number}
+    last: tuple[Chunk, ...] = ()
     # What stands before the first block's first name belongs to the first block.
     with closing(read(firsts[number] if number else "")) as stanzas:
         for chunk in cut(stanzas):
-            at = old.get(chunk.first)
-            if at is not None and at not in touched:
-                return tuple(firsts[number:at]), tuple(chunks)
-            chunks.append(chunk)
-    return tuple(firsts[number:]), tuple(chunks)
+            reached = bisect_left(firsts, chunk.first, lo=number)
+            if last:
+                yield Recut(dropped=tuple(firsts[number:reached]), chunks=last)
+                number = reached
+                if reached < len(firsts) and firsts[reached] == chunk.first and reached not in touched:
+                    return
+            last = (chunk,)
+    yield Recut(dropped=tuple(firsts[number:]), chunks=last)
 
 
 def changed(
     stanzas: Callable[[str], Stanzas], changes: Mapping[str, bytes | None], start: str
-) -> Iterator[tuple[str, bytes]]:
+) -> Generator[tuple[str, bytes], None, None]:
     """Stanzas from ``start`` on as ``changes`` leave them; ``stanzas(start)`` gives them as they were before."""
     names = sorted(changes)
     new = ((name, changes[name]) for name in names[bisect_left(names, start) :])

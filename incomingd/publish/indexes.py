@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -68,7 +68,7 @@ class IndexWriter:
     ) -> tuple[list[Block], list[Block]]:
         """The section's new run, and those of its blocks that are new."""
 
-        def read(start: str) -> Iterator[tuple[str, bytes]]:
+        def read(start: str) -> Generator[tuple[str, bytes], None, None]:
             return blocks.changed(lambda name: self._catalogue.section_stanzas(suite, section, name), changes, start)
 
         if not old:

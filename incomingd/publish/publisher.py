@@ -70,6 +70,8 @@ class Publisher:
         """
         self._signer.usable()
         with _environment():
+            for folder in ("dists", "pool"):
+                fsio.make_directories(self._places.archive / folder)
             self._blocks.sweep()
             for path in self._pool.sweep():
                 log.info("removed %s, which an interrupted publish left", path)
