@@ -97,11 +97,12 @@ def _recut_from(
     with closing(read(firsts[number] if number else "")) as stanzas:
         for chunk in cut(stanzas):
             reached = bisect_left(firsts, chunk.first, lo=number)
-            if last:
+            as_before = reached < len(firsts) and firsts[reached] == chunk.first and reached not in touched
+            if last or as_before:
                 yield Recut(dropped=tuple(firsts[number:reached]), chunks=last)
                 number = reached
-                if reached < len(firsts) and firsts[reached] == chunk.first and reached not in touched:
-                    return
+            if as_before:
+                return
             last = (chunk,)
     yield Recut(dropped=tuple(firsts[number:]), chunks=last)
 

@@ -63,14 +63,15 @@ class Overlay:
         self._below = below
         self._pool: dict[str, PoolFile] = {}
         self._packages: dict[PackageKey, Package] = {}
-        self._changes: dict[tuple[str, str, str], PackageKey | None] = {}
+        self._changes: dict[tuple[str, str], dict[str, PackageKey | None]] = {}
         self._published: dict[str, str] = {}
 
     def add(self, decision: Decision) -> None:
         """Put one decision on top."""
         self._pool.update((f.path, f) for f in decision.pool)
         self._packages.update((p.key, p) for p in decision.packages)
-        self._changes.update(((suite, c.name, c.section), c.package) for suite, c in decision.changes)
+        for suite, change in decision.changes:
+            self._changes.setdefault((suite, change.name), {})[change.section] = change.package
         self._published.update((f.digests.sha256, f.name) for f in decision.published_changes)
 
     def pool_file(self, path: str) -> PoolFile | None:
@@ -83,14 +84,9 @@ class Overlay:
 
     def listed(self, suite: str, name: str) -> list[Listed]:
         """As the catalogue's."""
-        sections = {one.section: one.package for one in self._below.listed(suite, name)}
-        for (own_suite, own_name, section), package in self._changes.items():
-            if (own_suite, own_name) != (suite, name):
-                continue
-            sections.pop(section, None)
-            if package is not None:
-                sections[section] = package
-        return [Listed(section=section, package=package) for section, package in sections.items()]
+        sections: dict[str, PackageKey | None] = {one.section: one.package for one in self._below.listed(suite, name)}
+        sections |= self._changes.get((suite, name), {})
+        return [Listed(section=section, package=package) for section, package in sections.items() if package]
 
     def published_changes(self, sha256: str) -> str | None:
         """As the catalogue's."""
