@@ -104,7 +104,8 @@ def _recut_from(
             if as_before:
                 return
             last = (chunk,)
-    yield Recut(dropped=tuple(firsts[number:]), chunks=last)
+    if last or number < len(firsts):
+        yield Recut(dropped=tuple(firsts[number:]), chunks=last)
 
 
 def changed(
