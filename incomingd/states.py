@@ -54,9 +54,10 @@ _STATE = {
 
 # Moves backwards are recovery's and the retry's: an upload goes back to the last stage whose results are on disk.
 # Claimed to receiving is intake's: the rename was refused, the upload still lies in incoming and must hold up nobody.
+# Abandoned is put aside as all others are taken: by a claim.
 MOVES: dict[Stage, frozenset[Stage]] = {
-    Stage.RECEIVING: frozenset({Stage.CLAIMED, Stage.ABANDONED, Stage.CANCELLED}),
-    Stage.CLAIMED: frozenset({Stage.CHECKING, Stage.REJECTED, Stage.CANCELLED, Stage.RECEIVING}),
+    Stage.RECEIVING: frozenset({Stage.CLAIMED, Stage.CANCELLED}),
+    Stage.CLAIMED: frozenset({Stage.CHECKING, Stage.REJECTED, Stage.CANCELLED, Stage.ABANDONED, Stage.RECEIVING}),
     Stage.CHECKING: frozenset({Stage.QUEUED, Stage.REJECTED, Stage.CLAIMED}),
     Stage.QUEUED: frozenset({Stage.PUBLISHING, Stage.REJECTED, Stage.CLAIMED, Stage.CANCELLED}),
     Stage.PUBLISHING: frozenset({Stage.PUBLISHED, Stage.REJECTED, Stage.QUEUED}),

@@ -1,0 +1,148 @@
+"""Intake: from the incoming directories to claimed, sealed uploads.
+
+::
+
+    hints, watch       events say "look now" (inotify, pyinotify, polling); they decide nothing
+    scan               what lies there
+    ripeness, waiting  when an upload is complete and quiet
+    door               one incoming directory: rows for whoever is seen, order for whoever is taken
+    claim              the one rename out of the uploader's reach
+    seal               the daemon's own copy
+    remains            what is kept or removed when an upload has ended
+
+:class:`Intake` runs the doors of all queues. Whatever is wrong with one of them is a sentence in :meth:`Intake.faults`
+and disturbs no other.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from incomingd.config import Config
+from incomingd.errors import ConfigError, Retry
+from incomingd.intake.door import Desk, Door
+from incomingd.intake.hints import Hints
+from incomingd.intake.ripeness import Moment
+from incomingd.intake.watch import unavailable
+from incomingd.journal.uploads import Uploads
+from incomingd.model import Upload
+from incomingd.places import Places
+
+log = logging.getLogger(__name__)
+
+#: The wall clock has jumped where it and the monotonic one drift apart by more seconds than that between two looks.
+_JUMP = 0.5
+#: Looks take at most half of the time, and a flood of hints waits at most so many seconds for the next one.
+_LONGEST_REST = 2.0
+#: Seconds until the next look where the journal cannot be written.
+_RETRY = 5.0
+
+
+def preflight(config: Config) -> None:
+    """What no running daemon could mend. Raises :class:`~incomingd.errors.ConfigError` with every fault."""
+    reasons = ((queue.name, unavailable(queue.watch)) for queue in config.queues)
+    errors = [f"{config.file}: [incoming.{name}] watch: {reason}" for name, reason in reasons if reason]
+    if errors:
+        raise ConfigError(errors)
+
+
+class Intake:
+    """All queues. One thread looks and waits; any other may call the rest."""
+
+    def __init__(
+        self,
+        config: Config,
+        places: Places,
+        uploads: Uploads,
+        clock: Callable[[], datetime],
+        on_change: Callable[[Upload], None],
+        on_claimed: Callable[[Upload], None],
+    ) -> None:
+        self._hints = Hints()
+        self._clock = clock
+        self._desk = Desk(uploads=uploads, hints=self._hints, clock=clock, on_change=on_change, on_claimed=on_claimed)
+        self._lock = threading.Lock()
+        self._watching = False
+        self._config = config
+        self._doors = [Door(queue, places, self._desk) for queue in config.queues]
+        self._trouble = ""
+        self._drift: float | None = None
+        self._rest_until = 0.0
+
+    def start_watching(self) -> None:
+        """Set the watches. What lies there already is found by the first look."""
+        with self._lock:
+            self._watching = True
+            for door in self._doors:
+                door.start_watching()
+
+    def stop_watching(self) -> None:
+        """End the watches."""
+        with self._lock:
+            self._watching = False
+            for door in self._doors:
+                door.stop_watching()
+
+    def look(self) -> float:
+        """One look at every queue: registers whoever is new, takes what is ready, puts aside what is abandoned.
+
+        Returns the seconds until the next look is of use; infinite where only a hint can bring something.
+        """
+        with self._lock:
+            started = time.monotonic()
+            moment = self._moment(started)
+            try:
+                due = min((door.look(moment) for door in self._doors), default=float("inf"))
+                self._trouble = ""
+            except Retry as failure:
+                self._trouble = f"nothing can be taken in: {failure}"
+                log.warning("%s", self._trouble)
+                due = started + _RETRY
+            ended = time.monotonic()
+            self._rest_until = ended + min(ended - started, _LONGEST_REST)
+            return max(due - ended, 0.0)
+
+    def _moment(self, monotonic: float) -> Moment:
+        wall = self._clock().timestamp()
+        drift, before = wall - monotonic, self._drift
+        self._drift = drift
+        steady = before is None or abs(drift - before) <= _JUMP
+        return Moment(wall=wall, monotonic=monotonic, steady=steady)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until there may be something to see, at most ``timeout`` seconds."""
+        self._hints.wait(timeout, self._rest_until)
+
+    def wake(self) -> None:
+        """End a :meth:`wait` at once, from any thread."""
+        self._hints.wake()
+
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, one sentence each, as the last look found it."""
+        faults = [fault for door in self._doors for fault in door.faults]
+        return (self._trouble, *faults) if self._trouble else tuple(faults)
+
+    def settling(self) -> bool:
+        """True where something is complete and only has to stay unchanged for a while."""
+        return any(door.settling for door in self._doors)
+
+    def reload(self, config: Config) -> None:
+        """Take up new settings. Queues that are gone are not looked at any more; their uploads stay where they are."""
+        with self._lock:
+            places = Places(config)
+            known = {(door.queue.name, door.queue.path): door for door in self._doors}
+            doors = []
+            for queue in config.queues:
+                door = known.pop((queue.name, queue.path), None)
+                if door is not None:
+                    door.configure(queue, places)
+                else:
+                    door = Door(queue, places, self._desk)
+                    if self._watching:
+                        door.start_watching()
+                doors.append(door)
+            for door in known.values():
+                door.stop_watching()
+            self._doors, self._config = doors, config

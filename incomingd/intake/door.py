@@ -1,0 +1,319 @@
+"""One incoming directory: who waits there, and what is to be done with them now.
+
+Rules:
+
+* Whoever is seen gets a row (``receiving``) at once, so that a script can poll for it. Rows of an earlier run of the
+  daemon are met again by kind and name, and never doubled.
+* Taking: all that are ready get their sequence numbers in one transaction, in the order in which they became ready;
+  then each is renamed. One that cannot be renamed after all goes back to ``receiving`` and holds up nobody.
+* Whoever vanishes before was withdrawn: ``cancelled``. An incoming directory that is not the one of before (unmounted,
+  made anew) withdraws nobody until ``abandon_after`` has passed: it may come back.
+
+Faults are sentences for people; none of them stops the other queues. :class:`~incomingd.errors.Retry` from the journal
+passes through, and the next look goes on from what the journal then says.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from incomingd import fsio, rules
+from incomingd.config import QueueConfig
+from incomingd.errors import Retry
+from incomingd.intake import claim, scan
+from incomingd.intake.hints import Heard, Hints
+from incomingd.intake.oddities import Oddities
+from incomingd.intake.remains import reject_remains
+from incomingd.intake.ripeness import Moment
+from incomingd.intake.scan import Key, Survey
+from incomingd.intake.waiting import TRY_AGAIN, Waiting
+from incomingd.intake.watch import Watch
+from incomingd.journal.uploads import Uploads
+from incomingd.model import Upload, UploadKind, plain
+from incomingd.places import Places
+from incomingd.states import Stage
+
+log = logging.getLogger(__name__)
+
+#: New uploads registered, and uploads taken, in one look; the next look follows at once.
+_AT_ONCE = 500
+#: Seconds until what changed under a look is looked at again.
+_SOON = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every door works with: the journal's uploads, the box for hints, the clock, and who is to be told."""
+
+    uploads: Uploads
+    hints: Hints
+    clock: Callable[[], datetime]
+    on_change: Callable[[Upload], None]
+    on_claimed: Callable[[Upload], None]
+
+
+class Door:
+    """The incoming directory of one queue."""
+
+    def __init__(self, queue: QueueConfig, places: Places, desk: Desk) -> None:
+        self.queue = queue
+        self.faults: tuple[str, ...] = ()
+        self.settling = False
+        self._places = places
+        self._desk = desk
+        self._waiting: dict[Key, Waiting] | None = None
+        self._unfinished: list[Waiting] = []
+        self._arrivals = 0
+        self._identity: tuple[int, int] | None = None
+        self._area_fault = ""
+        self._probe_at = float("-inf")
+        self._oddities = Oddities()
+        self._watch: Watch | None = None
+
+    def configure(self, queue: QueueConfig, places: Places) -> None:
+        """Take up new settings. The path is the same; another path is another door."""
+        restart = self._watch is not None and queue.watch != self.queue.watch
+        self.queue, self._places = queue, places
+        self._identity = None  # the claims area is probed anew
+        if restart:
+            self.stop_watching()
+            self.start_watching()
+
+    def start_watching(self) -> None:
+        """Set the watch; where it cannot be set now, later looks try again."""
+        root = claim.root_of(self.queue)
+        self._watch = Watch(self.queue, root, self._desk.hints)
+        try:
+            with fsio.directory(root) as fd:
+                self._watch.tend(_identity(fd), time.monotonic())
+        except OSError:
+            return  # the look says what is wrong with the directory
+
+    def stop_watching(self) -> None:
+        """End the watch."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+
+    def look(self, moment: Moment) -> float:
+        """One look; the monotonic time when the next one is of use."""
+        if self._waiting is None:
+            self._waiting = self._from_journal()
+        faults: list[str] = []
+        try:
+            due = self._look(moment, self._waiting, faults)
+        except Retry:
+            self._waiting = None
+            raise
+        if self._watch is not None and self._watch.fault:
+            faults.append(self._watch.fault)
+        for fault in faults:
+            if fault not in self.faults:
+                log.warning("%s", fault)
+        self.faults = tuple(faults)
+        return due
+
+    def _from_journal(self) -> dict[Key, Waiting]:
+        mine = [u for u in self._desk.uploads.open() if u.stage is Stage.RECEIVING and u.queue == self.queue.name]
+        return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in mine}
+
+    def _look(self, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
+        self._finish_claims(waiting, moment)
+        try:
+            with fsio.directory(claim.root_of(self.queue)) as fd:
+                return self._look_in(fd, moment, waiting, faults)
+        except OSError as error:
+            self._identity, self.settling = None, False
+            if self._watch is not None:
+                self._watch.tend(None, moment.monotonic)
+            faults.append(
+                f"{self.queue.path} cannot be read: {error.strerror or error}; nothing comes in through "
+                f"[incoming.{self.queue.name}] until it is a directory that the daemon can read"
+            )
+            return moment.monotonic + TRY_AGAIN
+
+    def _look_in(self, fd: int, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
+        now, identity = moment.monotonic, _identity(fd)
+        fresh = self._watch is None or self._watch.tend(identity, now)
+        self._check_area(identity, now)
+        heard = self._desk.hints.take(self.queue.name)
+        found = scan.survey(fd)
+        self._withdraw(found, waiting, identity, now)
+        new = found.uploads.keys() - waiting.keys()
+        self._oddities.note_arrivals({found.uploads[key] for key in new}, heard.names, now, announced=not fresh)
+        self._meet(found, waiting, identity, heard)
+        ready = self._examine(fd, moment, waiting)
+        if self._area_fault:
+            faults.append(self._area_fault)
+            for one in ready:
+                one.returned(self._area_fault, now)
+        else:
+            for one in ready[_AT_ONCE:]:
+                one.due = now
+            self._take(ready[:_AT_ONCE], waiting, moment)
+        self._tell(waiting, now)
+        self._oddities.note_strays(found, waiting.values(), now, self.queue)
+        faults += self._oddities.sentences(self.queue, waiting.values(), now)
+        self.settling = any(one.settling for one in waiting.values())
+        if len(new) > _AT_ONCE or len(ready) > _AT_ONCE:
+            return now
+        return min((one.due for one in waiting.values()), default=float("inf"))
+
+    def _check_area(self, identity: tuple[int, int], now: float) -> None:
+        if identity != self._identity or (self._area_fault and now >= self._probe_at):
+            self._area_fault = claim.area_fault(self._places, self.queue)
+            self._probe_at = now + TRY_AGAIN
+        self._identity = identity
+
+    # -- coming and going ---------------------------------------------------------------------------------------------
+
+    def _withdraw(self, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], now: float) -> None:
+        gone = []
+        for key in waiting.keys() - found.uploads.keys():
+            one = waiting[key]
+            one.settling = False
+            one.gone_since = now if one.gone_since is None else one.gone_since
+            moved = one.home is not None and one.home != identity
+            one.due = one.gone_since + self.queue.abandon_after if moved else now
+            if one.due <= now:
+                gone.append(key)
+        if not gone:
+            return
+        with self._desk.uploads.together():
+            ended = [self._cancel(waiting[key].upload) for key in gone]
+        for key in gone:
+            del waiting[key]
+        for upload in ended:
+            self._desk.on_change(upload)
+
+    def _cancel(self, upload: Upload) -> Upload:
+        problem = rules.UPLOAD_WITHDRAWN.problem(
+            f"{plain(upload.name)} was removed from {self.queue.path}, or renamed, before it was taken"
+        )
+        log.info("%s: withdrawn", plain(upload))
+        return self._desk.uploads.reject(upload, [problem], self._desk.clock(), "withdrawn", target=Stage.CANCELLED)
+
+    def _meet(self, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard) -> None:
+        """Give everyone who is new a row, and note who was renamed in."""
+        order = {name: number for number, name in enumerate(heard.renamed_in, self._arrivals)}
+        self._arrivals += len(order)
+        new = sorted(found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf")))
+        met = self._register(new[:_AT_ONCE])
+        waiting.update(met)
+        for key, file_name in found.uploads.items():
+            one = waiting.get(key)
+            if one is None:
+                # Its turn comes in the next look, and its rename must not be forgotten until then.
+                if file_name in order:
+                    self._desk.hints.arrived(self.queue.name, file_name, renamed_in=True)
+                continue
+            one.file_name, one.home, one.gone_since = file_name, identity, None
+            if key[0] is UploadKind.DIRECTORY and file_name in order:
+                one.arrival, one.due = order[file_name], float("-inf")
+        for one in met.values():
+            if one.arrival is None:  # the others are told of in a moment, when they have been taken
+                self._desk.on_change(one.upload)
+
+    def _register(self, keys: list[Key]) -> dict[Key, Waiting]:
+        if not keys:
+            return {}
+        with self._desk.uploads.together():
+            seen = [
+                self._desk.uploads.see(name, self.queue.name, kind, self._desk.clock(), "seen") for kind, name in keys
+            ]
+        return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in seen}
+
+    # -- looking and taking -------------------------------------------------------------------------------------------
+
+    def _examine(self, fd: int, moment: Moment, waiting: dict[Key, Waiting]) -> list[Waiting]:
+        """Those that are to be taken now, in the order in which they became ready."""
+        ready = []
+        for one in waiting.values():
+            if one.due > moment.monotonic or one.gone_since is not None:
+                continue
+            try:
+                if one.is_ready(fd, moment, self.queue):
+                    ready.append(one)
+            except (FileNotFoundError, NotADirectoryError):
+                one.due = moment.monotonic + _SOON
+            except OSError as error:
+                one.returned(error.strerror or str(error), moment.monotonic)
+        return sorted(ready, key=Waiting.order)
+
+    def _take(self, ready: list[Waiting], waiting: dict[Key, Waiting], moment: Moment) -> None:
+        if not ready:
+            return
+        at = self._desk.clock()
+        with self._desk.uploads.together():
+            claimed = [self._desk.uploads.claim(one.upload, at, one.members, "claimed") for one in ready]
+        for one, upload in zip(ready, claimed, strict=True):
+            one.upload = upload
+            del waiting[one.key]
+        self._unfinished = ready
+        self._finish_claims(waiting, moment)
+
+    def _finish_claims(self, waiting: dict[Key, Waiting], moment: Moment) -> None:
+        """The renames that the journal has; one that fails stays in the list until it is told what became of it."""
+        if not self._unfinished:
+            return
+        listed = Counter(name for one in (*waiting.values(), *self._unfinished) for name in (one.members or ())[1:])
+        while self._unfinished:
+            one = self._unfinished[0]
+            listed.subtract((one.members or ())[1:])
+            elsewhere = {name for name in (one.members or ())[1:] if listed[name] > 0}
+            self._finish_claim(one, waiting, moment, elsewhere)
+            self._unfinished.pop(0)
+
+    def _finish_claim(
+        self, one: Waiting, waiting: dict[Key, Waiting], moment: Moment, listed_elsewhere: set[str]
+    ) -> None:
+        try:
+            claim.move_to_claims(self._places, one.upload, self.queue, one.members, lambda: listed_elsewhere)
+        except FileNotFoundError:
+            self._desk.on_change(self._cancel(one.upload))
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._identity = None  # probe anew: something was mounted here
+            self._put_back(one, error.strerror or str(error), waiting, moment)
+        else:
+            self._taken(one)
+
+    def _taken(self, one: Waiting) -> None:
+        if one.problem is None:
+            log.info("%s: claimed", plain(one.upload))
+            self._desk.on_claimed(one.upload)
+            return
+        log.info("%s: abandoned: %s", plain(one.upload), one.problem.message)
+        ended = self._desk.uploads.reject(
+            one.upload, [one.problem], self._desk.clock(), "abandoned", target=Stage.ABANDONED
+        )
+        self._desk.on_change(ended)
+        reject_remains(self._places, ended, self.queue)
+
+    def _put_back(self, one: Waiting, reason: str, waiting: dict[Key, Waiting], moment: Moment) -> None:
+        one.returned(reason, moment.monotonic)
+        one.told = one.refused
+        one.upload = self._desk.uploads.unclaim(one.upload, self._desk.clock(), one.refused)
+        waiting[one.key] = one
+        self._desk.on_change(one.upload)
+
+    def _tell(self, waiting: dict[Key, Waiting], now: float) -> None:
+        """Write into each upload's own log what holds it up."""
+        news = [(one, text) for one in waiting.values() if one.gone_since is None and (text := one.news(now))]
+        if not news:
+            return
+        with self._desk.uploads.together():
+            for one, text in news:
+                self._desk.uploads.log(one.upload.id, self._desk.clock(), text)
+        for one, _ in news:
+            self._desk.on_change(self._desk.uploads.get(one.upload.id))
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

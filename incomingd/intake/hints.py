@@ -1,0 +1,72 @@
+"""Hints: what the watchers have heard since the last look. They say "look now"; the scan alone decides.
+
+A lost hint costs time (until the next periodic scan), never an upload. Two hints carry more than that: a directory was
+*renamed in*, so it is whole as it is; and which names were heard of at all, so that the scan can tell when arrivals
+were not announced. Any thread may give hints; one thread waits for them.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+#: Names kept between two looks. More than that is an overflow of our own: they are found by the scan.
+_MOST = 100_000
+
+
+@dataclass(slots=True)
+class Heard:
+    """What was heard of one queue: names of directories renamed in, in that order, and every name heard of."""
+
+    renamed_in: dict[str, None] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+
+class Hints:
+    """A box for hints, with a bell."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._heard: dict[str, Heard] = {}
+        self._rung = False
+        self._woken = False
+
+    def arrived(self, queue: str, name: str, *, renamed_in: bool = False) -> None:
+        """Something visible appeared under ``name``."""
+        with self._changed:
+            heard = self._heard.setdefault(queue, Heard())
+            # Made anew: what was renamed in under that name before is not there any more.
+            heard.renamed_in.pop(name, None)
+            if len(heard.names) < _MOST:
+                heard.names.add(name)
+                if renamed_in:
+                    heard.renamed_in[name] = None
+            self._ring()
+
+    def look(self) -> None:
+        """Something happened."""
+        with self._changed:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._rung = True
+        self._changed.notify_all()
+
+    def wake(self) -> None:
+        """End :meth:`wait` at once: there is something else to do."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def wait(self, timeout: float, not_before: float) -> None:
+        """Wait for a hint, at most ``timeout`` seconds; a hint is passed on ``not_before`` (monotonic) at the earliest,
+        so that a flood of them becomes a few looks."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._rung or self._woken, timeout)
+            if self._rung and not self._woken:
+                self._changed.wait_for(lambda: self._woken, max(not_before - time.monotonic(), 0.0))
+            self._rung = self._woken = False
+
+    def take(self, queue: str) -> Heard:
+        """What was heard of ``queue`` since the last call."""
+        with self._changed:
+            return self._heard.pop(queue, None) or Heard()

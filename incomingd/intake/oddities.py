@@ -1,0 +1,72 @@
+"""What in an incoming directory needs an operator's eye: arrivals that no event announced, files of no upload, and
+uploads that cannot be taken. Told in health; nothing is removed here."""
+
+from collections.abc import Iterable
+
+from incomingd.config import QueueConfig
+from incomingd.intake.scan import Survey
+from incomingd.intake.waiting import Waiting
+from incomingd.model import plain
+
+#: An arrival that no event announced within so many seconds was missed by the watch.
+_ANNOUNCED_WITHIN = 3.0
+#: For so many seconds after the last one, missed arrivals are told of.
+_TOLD_FOR = 600.0
+#: Files of no upload are told of after ``abandon_after``, and no sooner than this, in seconds: dput sends its
+#: .changes last.
+_STRAY_AFTER = 60.0
+#: Names that one sentence shows, and names that are followed.
+_SHOWN, _MOST = 5, 10_000
+
+
+class Oddities:
+    """What was odd in one incoming directory, from look to look. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._unannounced: dict[str, float] = {}
+        self._missed = 0
+        self._missed_at = float("-inf")
+        self._strays: dict[str, float] = {}
+        self._patience = _STRAY_AFTER
+
+    def note_arrivals(self, new: set[str], heard: set[str], now: float, *, announced: bool) -> None:
+        """Compare what the scan met with what the watch announced; not where the watch is new, or there is none."""
+        if announced:
+            self._unannounced.update((name, now) for name in sorted(new - heard)[:_MOST])
+        for name in heard & self._unannounced.keys():
+            del self._unannounced[name]
+        late = [name for name, since in self._unannounced.items() if now - since > _ANNOUNCED_WITHIN]
+        for name in late:
+            del self._unannounced[name]
+            self._missed_at = now
+        self._missed += len(late)
+
+    def note_strays(self, found: Survey, waiting: Iterable[Waiting], now: float, queue: QueueConfig) -> None:
+        """Follow the files that belong to no upload."""
+        strays = found.others - {name for one in waiting for name in one.members or ()}
+        self._strays = {name: self._strays.get(name, now) for name in sorted(strays)[:_MOST]}
+        self._patience = max(queue.abandon_after, _STRAY_AFTER)
+
+    def sentences(self, queue: QueueConfig, waiting: Iterable[Waiting], now: float) -> list[str]:
+        """Every fault, one sentence each."""
+        found = []
+        refused = [one.refused for one in waiting if one.refused]
+        if refused:
+            found.append(_several(refused, "uploads", f"wait in {queue.path} and cannot be taken", "; "))
+        strays = [plain(name) for name, since in self._strays.items() if now - since >= self._patience]
+        if strays:
+            found.append(
+                _several(strays, "files", f"in {queue.path} belong to no upload (remove them, or send their .changes)")
+            )
+        if now - self._missed_at < _TOLD_FOR:
+            found.append(
+                f"{self._missed} arrivals in {queue.path} were found by the scan alone: the watch missed them; "
+                'raise the sysctl fs.inotify.max_queued_events, or on a network file system set watch = "polling"'
+            )
+        return found
+
+
+def _several(items: list[str], noun: str, what: str, separator: str = ", ") -> str:
+    shown = separator.join(items[:_SHOWN])
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return f"{len(items)} {noun} {what}: {shown}{more}"

@@ -1,0 +1,113 @@
+"""One upload that has not been taken: what is known of it from look to look, and what is due for it now.
+
+Looks at the disk through :mod:`.scan` and decides through :mod:`.ripeness`. Fails with ``OSError`` where the upload
+vanishes, or is replaced by something else, while it is looked at: the next look meets what is there then.
+"""
+
+from dataclasses import dataclass, field
+
+from incomingd import rules
+from incomingd.config import QueueConfig
+from incomingd.intake import scan
+from incomingd.intake.claim import refusal
+from incomingd.intake.ripeness import Action, Moment, Quiet, decide
+from incomingd.intake.scan import Key, Listings, Sight
+from incomingd.model import UPLOAD_NAME, Problem, Upload, UploadKind, plain
+
+#: Seconds between two tries to take what could not be taken.
+TRY_AGAIN = 5.0
+#: Seconds between two looks whether a writer has closed its file.
+_WRITER_PAUSE = 0.5
+#: After so many seconds without a change an incomplete upload's log says what it waits for.
+_TELL_AFTER = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Waiting:
+    """An upload that waits in incoming. Times are monotonic seconds; ``home`` is the device and inode of the incoming
+    directory that it was seen in; ``arrival`` numbers those that were renamed in, in their order."""
+
+    upload: Upload
+    file_name: str
+    home: tuple[int, int] | None = None
+    arrival: int | None = None
+    due: float = float("-inf")
+    gone_since: float | None = None
+    settling: bool = False
+    refused: str = ""
+    told: str = ""
+    seen: Sight | None = None
+    problem: Problem | None = None
+    _quiet: Quiet = field(default_factory=Quiet)
+    _listings: Listings = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """What it is known by in its queue."""
+        return self.upload.kind, self.upload.name
+
+    @property
+    def members(self) -> tuple[str, ...] | None:
+        """A flat upload's files as the last look saw them; None for a directory."""
+        if self.upload.kind is UploadKind.DIRECTORY:
+            return None
+        return self.seen.members if self.seen else (self.file_name,)
+
+    def order(self) -> tuple[float, float, int]:
+        """Renamed in first, in the order of their renames; then by when they were last changed."""
+        return (float("inf") if self.arrival is None else self.arrival), self._quiet.since, self.upload.id
+
+    def is_ready(self, fd: int, moment: Moment, queue: QueueConfig) -> bool:
+        """Look at it in the incoming directory ``fd``. True where it is to be taken now: as an upload, or, where
+        ``problem`` was set, to be put aside."""
+        action = self._action(fd, moment, queue)
+        if action is Action.ABANDON:
+            self.problem = self._incomplete(moment)
+        if action in (Action.TAKE, Action.ABANDON):
+            self.refused = refusal(fd, self.upload.kind, self.file_name)
+            self.due = moment.monotonic + TRY_AGAIN  # where it cannot be taken after all
+        return action in (Action.TAKE, Action.ABANDON) and not self.refused
+
+    def _action(self, fd: int, moment: Moment, queue: QueueConfig) -> Action:
+        kind, now = self.upload.kind, moment.monotonic
+        self.settling, self.problem = False, None
+        if kind is UploadKind.DIRECTORY and (self.arrival is not None or not queue.abandon_after):
+            return Action.TAKE
+        try:
+            self.seen = scan.sight(fd, kind, self.file_name, queue, self._listings)
+        except PermissionError:
+            return Action.TAKE  # to be refused, with what to do about it
+        self._quiet.note(self.seen, moment)
+        doomed = UPLOAD_NAME.fullmatch(self.upload.name) is None
+        decision = decide(self.seen, self._quiet.since, now, queue, doomed=doomed)
+        self.due, self.settling = decision.due, decision.settling
+        if decision.action is not Action.TAKE_IF_UNWRITTEN:
+            return decision.action
+        if not queue.abandon_after or not scan.is_open_for_writing(fd, kind, self.file_name, self.seen.members):
+            return Action.TAKE
+        self.due = now + _WRITER_PAUSE
+        abandoned = now - self._quiet.since >= max(queue.abandon_after, queue.settle)
+        return Action.ABANDON if abandoned else Action.WAIT
+
+    def _incomplete(self, moment: Moment) -> Problem:
+        quiet = max(moment.monotonic - self._quiet.since, 0.0)
+        lacking = self.lacking() or "a process of this machine still has a file open for writing"
+        return rules.UPLOAD_INCOMPLETE.problem(f"{lacking}, and nothing has changed for {quiet:.0f} seconds")
+
+    def lacking(self) -> str:
+        """What is missing, as the last look saw it."""
+        return self.seen.lacking if self.seen else ""
+
+    def news(self, now: float) -> str:
+        """What its log should say and does not yet; told once."""
+        news = self.refused
+        if not news and self.lacking() and now - self._quiet.since >= _TELL_AFTER:
+            news = f"waits: {self.lacking()}"
+        if not news or news == self.told:
+            return ""
+        self.told = news
+        return news
+
+    def returned(self, reason: str, now: float) -> None:
+        """It could not be taken after all."""
+        self.refused, self.due = f"{plain(self.file_name)} could not be taken: {reason}", now + TRY_AGAIN
