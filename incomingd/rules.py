@@ -119,8 +119,14 @@ BAD_SIGNATURE = _rule(
 )
 NOT_ONE_SIGNATURE = _rule(
     "not-one-signature",
-    "There is exactly one clear-signed block with exactly one signature, and nothing outside but white space.",
+    "There is exactly one clear-signed block, whole to its END line, with exactly one signature.",
     "sign the bare file again, once",
+    "RFC 4880 §7",
+)
+TEXT_OUTSIDE_SIGNATURE = _rule(
+    "text-outside-signature",
+    "Nothing but white space stands before or after the signed block.",
+    "remove it, or sign the bare file again",
     "RFC 4880 §7",
 )
 UNKNOWN_KEY = _rule(
@@ -141,6 +147,9 @@ FUTURE_SIGNATURE = _rule(
     "future-signature",
     "A signature is not made more than 24 h in the future.",
     "set the clock of the machine that signs, and sign again",
+)
+EXPIRED_SIGNATURE = _rule(
+    "expired-signature", "A signature with an end of its own is used before that.", "sign the file again"
 )
 OLD_SIGNATURE = _rule(
     "old-signature", "A signature is not older than max_signature_age.", "sign the file again", "dak: 365 days"
@@ -371,6 +380,9 @@ CHECK_CRASHED = _rule(
 )
 CHECK_TIMEOUT = _rule(
     "check-timeout", "An upload is read within worker_time and worker_cpu.", "make the upload smaller"
+)
+MORE_PROBLEMS = _rule(
+    "more-problems", "All problems of an upload are reported, up to a number that can be read.", "mend these first"
 )
 CHECK_MEMORY = _rule("check-memory", "An upload is read within worker_memory.", "make the upload smaller")
 

@@ -1,0 +1,6 @@
+"""Checks sealed uploads: what does not depend on what the archive holds.
+
+Read in this order: :mod:`.deb822` (text), :mod:`.keyring` and :mod:`.signature` (who), :mod:`.changes` (what is
+promised), :mod:`.archives`, :mod:`.binary` and :mod:`.source` (what is there), :mod:`.check` (one whole upload),
+:mod:`.worker` and :mod:`.pool` (in a process of its own, within limits).
+"""
