@@ -5,6 +5,7 @@ Reading is strict about types: what does not fit raises :class:`CodecError`, sin
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cattrs
@@ -36,6 +37,8 @@ def _converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_unstructure_hook(datetime, timestamp)
     converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    converter.register_unstructure_hook(Path, str)
+    converter.register_structure_hook(Path, lambda value, _: Path(value))
     return converter
 
 

@@ -97,7 +97,7 @@ def _run_once(config: Config) -> int:
 
 
 def _run(config: Config) -> int:
-    pulse = Pulse.from_environment()
+    pulse = Pulse()
     pipeline = Pipeline(config, pulse=pulse)
     wanted: list[int] = []
     stirred = threading.Event()
@@ -134,7 +134,7 @@ def _reload(pipeline: Pipeline, pulse: Pulse) -> None:
             for line in error.errors:
                 log.error("%s", line)
             log.error("the new configuration is refused; the old one is kept")
-            pipeline.board.refused(error.errors)
+            pipeline.board.refuse_config(error.errors)
             return
         pipeline.reload(config)
         log.info("configuration taken up anew")

@@ -67,14 +67,14 @@ class Pipeline:
 
     def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
         self._clock = clock
-        self._pulse = pulse or Pulse.from_environment()
+        self._pulse = pulse or Pulse()
         self.places = Places(config)
         self.journal = Journal(self.places.journal)
         self.uploads = Uploads(self.journal)
         self.board = Board(started_at=clock())
         # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
         # before an apt client sees the package.
-        self._visible = threading.RLock()
+        self._visible = threading.Lock()
         self._status = StatusFiles(self.places, self.uploads, self.board.health)
         self._stopping = threading.Event()
         self._work = threading.Event()  # for the publish loop
@@ -88,7 +88,7 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
         self._sealers = ThreadPoolExecutor(_SEAL_AT_ONCE, thread_name_prefix="seal")
         self._checkers_threads = ThreadPoolExecutor(_workers(config), thread_name_prefix="check")
-        self._checkers = Checkers(config)
+        self._checkers = Checkers(config, self.places.uploaders_home)
         self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
         self._set_config(config)
 
@@ -186,10 +186,11 @@ class Pipeline:
             again = self._intake.look()
             self._looks += 1
             self.board.set_faults(self._intake.faults())
+            rest = self._checkers.rest()
             for upload_id in self._backoff.due(time.monotonic()):
                 self._claimed(self.uploads.get(upload_id))
             self._news.set()
-            pause = min(again, self.config.service.scan_interval, _IDLE, self._backoff.next_in(time.monotonic()))
+            pause = min(again, rest, self.config.service.scan_interval, _IDLE, self._backoff.next_in(time.monotonic()))
             self._intake.wait(max(pause, 0.0))
 
     def _claimed(self, upload: Upload) -> None:
@@ -204,7 +205,7 @@ class Pipeline:
         except Retry as failure:
             self._put_back(upload.id, failure)
         except Halt as failure:
-            self.board.halt(str(failure))
+            self.board.halt(failure)
             self._put_back(upload.id, failure)
         except BaseException as bug:  # noqa: BLE001  # as in _guarded
             self._bug(f"a step of {upload}", bug)
@@ -274,12 +275,14 @@ class Pipeline:
         except Retry as failure:
             delay = self._publish_backoff.failed(0, time.monotonic())
             log.warning("publishing waits %.0f s: %s", delay, failure)
-            self.board.degrade(str(failure))
+            self.board.degrade(failure)
+            self._pulse.ready()
             return self._rest(delay)
         except Halt as failure:
             log.error("publishing is halted: %s", failure)
-            self.board.halt(str(failure))
+            self.board.halt(failure)
             self._prepared = False
+            self._pulse.ready()
             return self._rest(_HALT_RETRY)
 
     def _rest(self, seconds: float) -> float:
@@ -292,11 +295,12 @@ class Pipeline:
         return 0.0
 
     def _prepare(self) -> None:
-        with self._visible:
-            publisher = self._publisher
+        publisher = self._publisher
         publisher.prepare()
         self._prepared = publisher is self._publisher
         self.board.clear_halt()
+        self.board.clear_degraded()
+        self.board.doing("waiting for uploads")
         with self._visible:
             self._status.rebuild()
         self._pulse.ready()
@@ -340,7 +344,7 @@ class Pipeline:
             self._status.write(upload)
         except OSError as error:
             log.warning("%s: its status cannot be written: %s", upload, error)
-            self.board.degrade(f"status files cannot be written: {error}")
+            self.board.degrade(Retry(f"status files cannot be written: {error}"))
         self._news.set()
 
     def _report_loop(self) -> None:
@@ -372,7 +376,9 @@ class Pipeline:
         self.start()
         try:
             while not self._stopping.wait(0.02):
-                self.board.raise_trouble()
+                trouble = self.board.trouble
+                if trouble is not None:
+                    raise trouble
                 if self._prepared and self._looks and not self._intake.settling() and not self._in_flight():
                     break
         finally:

@@ -69,6 +69,7 @@ class Door:
         self._waiting: dict[Key, Waiting] | None = None
         self._unfinished: list[Waiting] = []
         self._arrivals = 0
+        self._held: list[str] = []  # renamed in, but more than one look takes on
         self._identity: tuple[int, int] | None = None
         self._area_fault = ""
         self._probe_at = float("-inf")
@@ -200,7 +201,8 @@ class Door:
 
     def _meet(self, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard) -> None:
         """Give everyone who is new a row, and note who was renamed in."""
-        order = {name: number for number, name in enumerate(heard.renamed_in, self._arrivals)}
+        renamed_in = dict.fromkeys((*self._held, *heard.renamed_in))
+        order = {name: number for number, name in enumerate(renamed_in, self._arrivals)}
         self._arrivals += len(order)
         new = sorted(found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf")))
         met = self._register(new[:_AT_ONCE])
@@ -208,13 +210,11 @@ class Door:
         for key, file_name in found.uploads.items():
             one = waiting.get(key)
             if one is None:
-                # Its turn comes in the next look, and its rename must not be forgotten until then.
-                if file_name in order:
-                    self._desk.hints.arrived(self.queue.name, file_name, renamed_in=True)
                 continue
             one.file_name, one.home, one.gone_since = file_name, identity, None
             if key[0] is UploadKind.DIRECTORY and file_name in order:
                 one.arrival, one.due = order[file_name], float("-inf")
+        self._held = [found.uploads[key] for key in new[_AT_ONCE:] if found.uploads[key] in order]
         for one in met.values():
             if one.arrival is None:  # the others are told of in a moment, when they have been taken
                 self._desk.on_change(one.upload)

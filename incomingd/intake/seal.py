@@ -118,8 +118,15 @@ class _Sealing:
         with _ours(self._target):
             for path in sorted(self._target.iterdir()):
                 if path.name not in in_claim:
-                    self.files[path.name] = entry = fsio.hash_file(path)
-                    self._left -= entry.size
+                    self._hash_earlier(path)
+
+    def _hash_earlier(self, path: Path) -> None:
+        try:
+            self.files[path.name] = entry = fsio.hash_file(path)
+            self._left -= entry.size
+        except fsio.NotRegularError:  # swapped in at the last moment, and the try ended there
+            fsio.remove_tree(path)
+            self._problem(rules.NOT_REGULAR_FILE, f"{plain(path.name)} is not a regular file", path.name)
 
     def _take(self, fd: int, name: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):

@@ -1,11 +1,17 @@
-"""Writes the stanzas of Packages and Sources.
+"""Writes the stanzas of Packages and Sources. Pure.
 
-Rules: every field of the control file or .dsc is kept as it is; the order is that of ``apt-ftparchive`` (apt's
-``tagfile-order.c``), with fields that it does not know last, in the file's own order. Section and Priority are those of
-the .changes. A value has been checked to be unable to open a second stanza.
+Rules:
+
+* Every field of the control file or .dsc is kept with its value, in the order of ``apt-ftparchive`` (apt's
+  ``tagfile-order.c``) and spelled as there; fields that apt does not know come last, in the file's own order.
+* What the archive itself says of a file replaces whatever the uploader says of it: name, size and digests, Section and
+  Priority (those of the .changes). A digest that was not computed here is left out; a wrong one would make
+  the file impossible to fetch.
+* No value can open a second stanza. Checking has seen to that; here it is a bug, and a ``ValueError``.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from incomingd.config import PublishConfig
 from incomingd.model import BinaryPackage, Fields, FileEntry, SourcePackage
@@ -16,64 +22,82 @@ _PACKAGES_ORDER = (
     *("Build-Essential", "Protected", "Important", "Essential", "Installer-Menu-Item", "Section", "Source", "Origin"),
     *("Phased-Update-Percentage", "Maintainer", "Original-Maintainer", "Bugs", "Config-Version", "Conffiles"),
     *("Triggers-Awaited", "Triggers-Pending", "Installed-Size", "Provides", "Pre-Depends", "Depends", "Recommends"),
-    *("Suggests", "Conflicts", "Breaks", "Replaces", "Enhances", "Filename", "Size", "MD5sum", "SHA1", "SHA256"),
-    *("SHA512", "Homepage", "Description", "Tag", "Task"),
+    *("Suggests", "Conflicts", "Breaks", "Replaces", "Enhances", "Filename", "MSDOS-Filename", "Size", "MD5sum"),
+    *("SHA1", "SHA256", "SHA512", "Homepage", "Description", "Description-md5", "Tag", "Task"),
 )
 _SOURCES_ORDER = (
-    *("Package", "Format", "Binary", "Architecture", "Version", "Priority", "Section", "Origin", "Maintainer"),
-    *("Original-Maintainer", "Uploaders", "Dm-Upload-Allowed", "Standards-Version", "Build-Depends"),
-    *("Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch"),
-    *("Build-Conflicts-Indep", "Testsuite", "Testsuite-Triggers", "Homepage", "Vcs-Browser", "Vcs-Browse", "Vcs-Arch"),
+    *("Package", "Source", "Format", "Binary", "Architecture", "Version", "Priority", "Section", "Origin"),
+    *("Maintainer", "Original-Maintainer", "Uploaders", "Dm-Upload-Allowed", "Standards-Version", "Build-Depends"),
+    *("Build-Depends-Arch", "Build-Depends-Indep", "Build-Conflicts", "Build-Conflicts-Arch", "Build-Conflicts-Indep"),
+    *("Testsuite", "Testsuite-Triggers", "Homepage", "Description", "Vcs-Browser", "Vcs-Browse", "Vcs-Arch"),
     *("Vcs-Bzr", "Vcs-Cvs", "Vcs-Darcs", "Vcs-Git", "Vcs-Hg", "Vcs-Mtn", "Vcs-Svn", "Directory", "Package-List"),
     *("Files", "Checksums-Md5", "Checksums-Sha1", "Checksums-Sha256", "Checksums-Sha512"),
 )
+#: Deb822 (Debian Policy 5.1): a name is printable ASCII without blank and colon, and begins with neither # nor -.
+_NAME = re.compile(r"(?![#-])[!-9;-~]+", re.ASCII)
+#: Each line after the first begins with a blank and is not blank; dpkg and python-debian end a stanza at a blank one.
+_VALUE = re.compile(r"[^\n\r\0]*(\n[ \t]+[^ \t\n\r\0][^\n\r\0]*)*")
 
 
 def packages_stanza(package: BinaryPackage, filename: str, config: PublishConfig) -> bytes:
     """A package's stanza in Packages, with the empty line behind it. ``filename`` is below the archive's root."""
     digests = package.file.digests
-    own = [
-        ("Section", package.section),
-        ("Priority", package.priority),
-        ("Filename", filename),
-        ("Size", str(package.file.size)),
-        ("MD5sum", digests.md5 if config.md5sum else ""),
-        ("SHA1", digests.sha1 if config.sha1 else ""),
-        ("SHA256", digests.sha256),
-    ]
-    return _stanza(package.control, own, ("SHA512",), _PACKAGES_ORDER)
+    own = {
+        "Package": package.package,
+        "Architecture": package.architecture,
+        "Version": package.version,
+        "Section": package.section,
+        "Priority": package.priority,
+        "Filename": filename,
+        "Size": str(package.file.size),
+        "MD5sum": digests.md5 if config.md5sum else None,
+        "SHA1": digests.sha1 if config.sha1 else None,
+        "SHA256": digests.sha256,
+        "SHA512": None,
+        # Belongs to a Packages without long descriptions; beside a long one apt computes it.
+        "Description-md5": None,
+        # dpkg's own note of what is installed; apt-ftparchive takes it out too.
+        "Status": None,
+    }
+    return _stanza(package.control, own, _PACKAGES_ORDER)
 
 
 def sources_stanza(package: SourcePackage, directory: str, config: PublishConfig) -> bytes:
-    """A source's stanza in Sources, with the empty line behind it; the .dsc is among its own files."""
-    files = [package.dsc, *package.files]
-    own = [
-        ("Package", package.source),
-        ("Section", package.section),
-        ("Priority", package.priority),
-        ("Directory", directory),
-        ("Files", _rows((f.digests.md5, f) for f in files)),
-        ("Checksums-Sha1", _rows((f.digests.sha1, f) for f in files) if config.sha1 else ""),
-        ("Checksums-Sha256", _rows((f.digests.sha256, f) for f in files)),
-    ]
-    # A Sha512 table of the .dsc's own could not list the .dsc itself.
-    return _stanza(package.fields, own, ("Source", "Checksums-Sha512"), _SOURCES_ORDER)
+    """A source's stanza in Sources, with the empty line behind it; the .dsc is the first of its files."""
+    files = (package.dsc, *package.files)
+    own = {
+        "Package": package.source,
+        "Source": None,
+        "Version": package.version,
+        "Section": package.section,
+        "Priority": package.priority,
+        "Directory": directory,
+        "Files": _rows((file.digests.md5, file) for file in files) if config.md5sum else None,
+        "Checksums-Md5": None,
+        "Checksums-Sha1": _rows((file.digests.sha1, file) for file in files) if config.sha1 else None,
+        "Checksums-Sha256": _rows((file.digests.sha256, file) for file in files),
+        "Checksums-Sha512": None,
+        "Status": None,
+    }
+    return _stanza(package.fields, own, _SOURCES_ORDER)
 
 
 def _rows(rows: Iterable[tuple[str, FileEntry]]) -> str:
     return "".join(f"\n {digest} {file.size} {file.name}" for digest, file in rows)
 
 
-def _stanza(fields: Fields, own: Sequence[tuple[str, str]], dropped: Sequence[str], order: Sequence[str]) -> bytes:
-    """``own`` values stand in for fields of the same name; an empty one leaves the field out."""
-    replaced = {name.lower() for name, _ in own} | {name.lower() for name in dropped}
-    values = {name.lower(): (name, value) for name, value in fields if name.lower() not in replaced}
-    values |= {name.lower(): (name, value) for name, value in own if value}
+def _stanza(fields: Fields, own: Mapping[str, str | None], order: Sequence[str]) -> bytes:
+    """``fields``, with those of ``own`` in their place or added; one of ours without a value is left out."""
+    ours = {name.lower(): value for name, value in own.items()}
+    values = {name.lower(): value for name, value in fields if name.lower() not in ours}
+    values |= {name: value for name, value in ours.items() if value}
+    spelled = {name.lower(): name for name, _ in fields} | {name.lower(): name for name in order}
     known = [name.lower() for name in order]
-    places = [name for name in known if name in values] + [name for name in values if name not in set(known)]
-    lines = (_line(*values[name]) for name in places)
-    return ("".join(lines) + "\n").encode()
+    places = [*(name for name in known if name in values), *(name for name in values if name not in known)]
+    return ("".join(_line(spelled[name], values[name]) for name in places) + "\n").encode()
 
 
 def _line(name: str, value: str) -> str:
-    return f"{name}:{value}\n" if value.startswith("\n") else f"{name}: {value}\n"
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError(f"field {name!r} has a value that no stanza can hold: {value[:200]!r}")
+    return f"{name}:{value}\n" if value[:1] in ("", " ", "\t", "\n") else f"{name}: {value}\n"

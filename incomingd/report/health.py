@@ -1,0 +1,106 @@
+"""How the service is: one value that index.json, the service manager and ``incomingctl status`` tell.
+
+``ok``: all is as it should be. ``degraded``: it works, and something is missing or is being tried again. ``halted``:
+nothing is published until the operator has acted; uploads still come in. ``stopped``: the daemon does not run.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+
+from incomingd import __version__
+from incomingd.errors import Halt, Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The service at one moment; ``reasons`` are sentences for people, and say what to do."""
+
+    state: str
+    reasons: tuple[str, ...]
+    doing: str
+    pid: int
+    version: str
+    started_at: datetime
+
+    def line(self) -> str:
+        """One line, as for systemctl status."""
+        if self.state == "ok":
+            return self.doing
+        return f"{self.state}: {self.reasons[0]}" if self.reasons else self.state
+
+
+class Board:
+    """Where every loop writes what it knows of the service's health. May be used by several threads."""
+
+    def __init__(self, started_at: datetime) -> None:
+        self._lock = threading.Lock()
+        self._started_at = started_at
+        self._halted: Halt | None = None
+        self._degraded: Retry | None = None
+        self._refused: tuple[str, ...] = ()
+        self._faults: tuple[str, ...] = ()
+        self._doing = "starting"
+        self._stopped = False
+
+    def halt(self, reason: Halt) -> None:
+        """Publishing has stopped until the operator acts."""
+        with self._lock:
+            self._halted = reason
+
+    def clear_halt(self) -> None:
+        """Publishing goes on."""
+        with self._lock:
+            self._halted = None
+
+    def degrade(self, reason: Retry) -> None:
+        """Something is being tried again."""
+        with self._lock:
+            self._degraded = reason
+
+    def clear_degraded(self) -> None:
+        """It went well."""
+        with self._lock:
+            self._degraded = None
+
+    def refuse_config(self, errors: tuple[str, ...]) -> None:
+        """A new configuration was refused; with no errors: one was taken up."""
+        with self._lock:
+            self._refused = tuple(f"the new configuration is refused, the old one kept: {line}" for line in errors)
+
+    def set_faults(self, faults: tuple[str, ...]) -> None:
+        """What intake misses now."""
+        with self._lock:
+            self._faults = faults
+
+    def doing(self, what: str) -> None:
+        """What the publisher is doing."""
+        with self._lock:
+            self._doing = what
+
+    def stopped(self) -> None:
+        """The daemon ends."""
+        with self._lock:
+            self._stopped = True
+
+    @property
+    def trouble(self) -> Halt | Retry | None:
+        """Why publishing does not go on now."""
+        with self._lock:
+            return self._halted or self._degraded
+
+    def health(self) -> Health:
+        """All of it at this moment."""
+        with self._lock:
+            stops = tuple(str(failure) for failure in (self._halted, self._degraded) if failure is not None)
+            reasons = (*stops, *self._refused, *self._faults)
+            state = "halted" if self._halted else "degraded" if reasons else "ok"
+            return Health(
+                state="stopped" if self._stopped else state,
+                reasons=reasons,
+                doing=self._doing,
+                pid=os.getpid(),
+                version=__version__,
+                started_at=self._started_at,
+            )

@@ -1,0 +1,204 @@
+"""Opens ar, tar and compressed streams from uploads, within limits and without writing anything.
+
+Rules: sizes in headers are believed only after they were found; a stream must be whole, with nothing behind it; nothing
+is extracted. What is wrong raises :class:`ArchiveError` with a sentence. Memory, processor time and wall time are
+limited from outside (:mod:`.worker`), since decompressors take what the stream asks for.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import zstandard
+
+_AR_MAGIC = b"!<arch>\n"
+_AR_HEADER = 60
+_DECIMAL = re.compile(rb"[0-9]{1,15} *", re.ASCII)
+#: More members than any .deb has.
+_MAX_AR_MEMBERS = 64
+#: zstd frames may ask for a window of up to 2 GiB; dpkg allows 128 MiB.
+_ZSTD_WINDOW = 1 << 27
+
+
+class ArchiveError(Exception):
+    """The archive cannot be read whole; the message says where and why."""
+
+
+class CompressionError(ArchiveError):
+    """The compressed stream is cut off, damaged, or followed by something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArMember:
+    """One member of an ar archive: where its bytes are in the file, and when it says it was changed."""
+
+    name: str
+    offset: int
+    size: int
+    mtime: int
+
+
+def ar_members(path: Path) -> list[ArMember]:
+    """The members of an ar archive (deb(5), ar(5) of the common format), which fills the file exactly."""
+    members: list[ArMember] = []
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(_AR_MAGIC)) != _AR_MAGIC:
+            raise ArchiveError("it is no ar archive")
+        at = len(_AR_MAGIC)
+        while at < total:
+            if len(members) >= _MAX_AR_MEMBERS:
+                raise ArchiveError(f"it has more than {_MAX_AR_MEMBERS} ar members")
+            file.seek(at)
+            member = _ar_member(file.read(_AR_HEADER), at + _AR_HEADER)
+            # Members begin at even places; the last may lack its padding only where nothing follows.
+            at = member.offset + member.size + member.size % 2
+            if member.offset + member.size > total or (at > total and member.size % 2 == 0):
+                raise ArchiveError(f"it is cut off in the member {member.name}")
+            members.append(member)
+    return members
+
+
+def _ar_member(header: bytes, offset: int) -> ArMember:
+    if len(header) < _AR_HEADER or header[58:60] != b"`\n":
+        raise ArchiveError(f"there is no ar header at byte {offset - _AR_HEADER}")
+    numbers = (header[16:28], header[48:58])
+    if not all(_DECIMAL.fullmatch(number) for number in numbers):
+        raise ArchiveError(f"the ar header at byte {offset - _AR_HEADER} has a number that is none")
+    try:
+        name = header[:16].decode("ascii").rstrip(" ")
+    except UnicodeDecodeError:
+        raise ArchiveError("an ar member's name is not ASCII") from None
+    return ArMember(name=name, offset=offset, size=int(numbers[1]), mtime=int(numbers[0]))
+
+
+class _Part(io.RawIOBase):
+    """A stretch of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self._file, self._left = file, size
+        file.seek(offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Zstd(io.RawIOBase):
+    """A zstd stream of one or several frames, which must be whole."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._frame = self._context.decompressobj()
+        self._pending = b""
+        self._out = b""
+        self._started = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
+        while not self._out:
+            data = self._pending or self._source.read(1 << 14)
+            self._pending = b""
+            if not data:
+                if self._started and not self._frame.eof:
+                    raise EOFError("the zstd stream is cut off")
+                return 0
+            if self._frame.eof:
+                self._frame = self._context.decompressobj()
+            self._started = True
+            self._out = self._frame.decompress(data)
+            if self._frame.eof:
+                self._pending = self._frame.unused_data
+        count = min(len(buffer), len(self._out))
+        buffer[:count], self._out = self._out[:count], self._out[count:]
+        return count
+
+
+class _Limited(io.RawIOBase):
+    """Reads at most so many bytes from what a decompressor makes."""
+
+    def __init__(self, source: IO[bytes], limit: int) -> None:
+        self._source, self._left = source, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
+        data = self._source.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise CompressionError("it holds more than is allowed when it is decompressed")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _decompressor(source: IO[bytes], ending: str) -> IO[bytes]:
+    if ending in ("", "tar"):
+        return source
+    if ending == "gz":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=source))
+    if ending == "bz2":
+        return cast("IO[bytes]", bz2.BZ2File(source))
+    if ending in ("xz", "lzma"):
+        form = lzma.FORMAT_XZ if ending == "xz" else lzma.FORMAT_ALONE
+        return cast("IO[bytes]", lzma.LZMAFile(source, format=form))
+    if ending == "zst":
+        return cast("IO[bytes]", io.BufferedReader(_Zstd(source), 1 << 16))
+    raise CompressionError(f"it is compressed in an unknown way ({ending})")
+
+
+@contextmanager
+def tar_stream(
+    path: Path, ending: str, *, offset: int = 0, size: int | None = None, limit: int
+) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
+    """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
+
+    At most ``limit`` bytes when decompressed. The stream is read to its very end: damage behind the last member shows.
+    """
+    with path.open("rb") as file:
+        part = io.BufferedReader(
+            _Part(file, offset, os.fstat(file.fileno()).st_size if size is None else size), 1 << 16
+        )
+        with translated():
+            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending), limit), 1 << 16))
+            yield _members(raw)
+            while raw.read(1 << 20):
+                pass
+
+
+def _members(raw: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    with tarfile.open(fileobj=raw, mode="r|", errorlevel=2) as tar:
+        for member in tar:
+            yield member, tar.extractfile(member) if member.isreg() else None
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the decompressors and tarfile raise into :class:`ArchiveError`."""
+    try:
+        yield
+    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
+        raise CompressionError(f"its compressed stream is damaged: {error}") from error
+    except tarfile.TarError as error:
+        raise ArchiveError(f"its tar archive is damaged: {error}") from error
+    except (ValueError, OverflowError, OSError) as error:
+        raise ArchiveError(f"it cannot be read: {error}") from error

@@ -1,0 +1,202 @@
+"""Checks a .deb, .udeb or .ddeb (deb(5)): its container, its control file, and what the .changes says of it."""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+from incomingd import rules
+from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
+from incomingd.verify import deb822, relations
+from incomingd.verify.archives import ArchiveError, ArMember, CompressionError, ar_members, tar_stream
+from incomingd.verify.changes import VERSION
+from incomingd.verify.deb822 import Stanza
+
+_CONTROL = re.compile(r"control\.tar(?:\.(gz|xz|zst))?", re.ASCII)
+_DATA = re.compile(r"data\.tar(?:\.(gz|xz|bz2|zst|lzma))?", re.ASCII)
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
+_SOURCE = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:\s+\(([^()\s]+)\))?", re.ASCII)
+_REQUIRED = ("Package", "Version", "Architecture", "Maintainer", "Description")
+_CONTROL_BYTES, _CONTROL_MEMBERS = 32 << 20, 1000
+_CONTROL_FILE = 1 << 20
+#: A package that unpacks to more than this is none.
+_DATA_BYTES = 1 << 40
+_AHEAD = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryContext:
+    """What the .changes says of one binary. ``names`` is its Binary field."""
+
+    source: str
+    version: str
+    names: frozenset[str]
+    section: str
+    priority: str
+    component: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryOutcome:
+    """The package, where it could be read at all, and what is wrong with it."""
+
+    package: BinaryPackage | None
+    problems: tuple[Problem, ...]
+
+
+def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> BinaryOutcome:
+    """Check the sealed file at ``path``."""
+    name = entry.name
+    try:
+        members = ar_members(path)
+        control_member, data_member = _parts(path, members)
+        latest = float(max(member.mtime for member in members))
+        text, control_latest = _control_file(path, control_member)
+        latest = max(latest, control_latest, _read_data(path, data_member))
+    except CompressionError as error:
+        return BinaryOutcome(package=None, problems=(rules.BAD_COMPRESSION.problem(str(error), file=name),))
+    except _ControlError as error:
+        return BinaryOutcome(package=None, problems=(rules.BAD_CONTROL_ARCHIVE.problem(str(error), file=name),))
+    except ArchiveError as error:
+        return BinaryOutcome(package=None, problems=(rules.BAD_DEB.problem(str(error), file=name),))
+    problems = []
+    if latest > (context.now + _AHEAD).timestamp():
+        problems.append(rules.FUTURE_TIMESTAMP.problem(f"a file in it is dated {_date(latest)}", file=name))
+    stanza, text_problems = deb822.parse(text, name)
+    if stanza is None:
+        return BinaryOutcome(package=None, problems=(*problems, *text_problems))
+    package = _package(stanza, entry, context)
+    problems += _promise(stanza, package, context)
+    return BinaryOutcome(package=package, problems=tuple(problems))
+
+
+def _date(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d}"  # noqa: DTZ006  # the day is enough
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} s after 1970"
+
+
+class _ControlError(ArchiveError):
+    """control.tar is not as it must be."""
+
+
+def _parts(path: Path, members: list[ArMember]) -> tuple[ArMember, ArMember]:
+    """control.tar and data.tar, behind debian-binary, with members that begin with _ between them."""
+    names = [member.name for member in members]
+    plain_members = [member for member in members if not member.name.startswith("_")]
+    if any("/" in name for name in names):
+        raise ArchiveError("an ar member's name has a slash")
+    if not names or names[0] != "debian-binary" or len(plain_members) != 3 or names[-1] != plain_members[-1].name:
+        raise ArchiveError(f"its members are {plain(', '.join(names[:5]))}, not debian-binary, control.tar, data.tar")
+    first, control, data = plain_members
+    with path.open("rb") as file:
+        file.seek(first.offset)
+        version = file.read(min(first.size, 100))
+    if not version.startswith(b"2.") or not version.endswith(b"\n"):
+        raise ArchiveError(f"its format is {plain(version[:20])}, not 2.x")
+    if not _CONTROL.fullmatch(control.name) or not _DATA.fullmatch(data.name):
+        raise ArchiveError(f"its members are called {plain(control.name)} and {plain(data.name)}")
+    return control, data
+
+
+def _ending(member: ArMember) -> str:
+    return member.name.partition(".tar.")[2]
+
+
+def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
+    """The control file's bytes, and the newest date in the archive."""
+    found: list[bytes] = []
+    latest = 0.0
+    with tar_stream(path, _ending(member), offset=member.offset, size=member.size, limit=_CONTROL_BYTES) as members:
+        for count, (info, content) in enumerate(members, 1):
+            if count > _CONTROL_MEMBERS:
+                raise _ControlError(f"control.tar has more than {_CONTROL_MEMBERS} members")
+            latest = max(latest, info.mtime)
+            if info.name.removeprefix("./") == "control":
+                found.append(_control_bytes(info, content))
+    if len(found) != 1:
+        raise _ControlError(f"control.tar has {len(found)} control files")
+    return found[0], latest
+
+
+def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
+    if content is None:
+        raise _ControlError("its control is not a regular file")
+    if info.size > _CONTROL_FILE:
+        raise _ControlError(f"its control file has {info.size} bytes")
+    return content.read()
+
+
+def _read_data(path: Path, member: ArMember) -> float:
+    """Read data.tar through, as dpkg will; the newest date in it."""
+    latest = 0.0
+    with tar_stream(path, _ending(member), offset=member.offset, size=member.size, limit=_DATA_BYTES) as members:
+        for info, _ in members:
+            latest = max(latest, info.mtime)
+    return latest
+
+
+def _package(stanza: Stanza, entry: FileEntry, context: BinaryContext) -> BinaryPackage:
+    version = stanza.get("Version")
+    match = _SOURCE.fullmatch(stanza.get("Source").strip())
+    return BinaryPackage(
+        kind=BinaryKind(entry.name.rpartition(".")[2]),
+        file=entry,
+        package=stanza.get("Package"),
+        version=version,
+        architecture=stanza.get("Architecture"),
+        source=match[1] if match else stanza.get("Package"),
+        source_version=(match[2] if match else None) or version,
+        component=context.component,
+        section=context.section,
+        priority=context.priority,
+        control=stanza.fields,
+    )
+
+
+def _promise(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:
+    """The control file against the rules, its own file name and the .changes."""
+    name = package.file.name
+    yield from deb822.missing(stanza, _REQUIRED, name)
+    if package.package and not PACKAGE_NAME.fullmatch(package.package):
+        yield rules.BAD_PACKAGE_NAME.problem(f'Package is "{plain(package.package)}"', file=name)
+    for version in {package.version, package.source_version} - {""}:
+        if not VERSION.fullmatch(version):
+            yield rules.BAD_VERSION.problem(f'the version is "{plain(version)}"', file=name)
+    if stanza.get("Source") and not _SOURCE.fullmatch(stanza.get("Source").strip()):
+        yield rules.BAD_PACKAGE_NAME.problem(f'Source is "{plain(stanza.get("Source"))}"', file=name)
+    architecture = package.architecture
+    if architecture and (architecture in ("source", "any") or not _ARCHITECTURE.fullmatch(architecture)):
+        yield rules.BAD_BINARY_ARCHITECTURE.problem(f'Architecture is "{plain(architecture)}"', file=name)
+    wanted = f"{package.package}_{without_epoch(package.version)}_{architecture}.{package.kind}"
+    if name != wanted:
+        yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(wanted)}", file=name)
+    yield from _against_changes(stanza, package, context)
+    for fault in relations.faults(stanza, relations.BINARY_FIELDS, source=False):
+        yield rules.BAD_RELATION.problem(plain(fault), file=name)
+
+
+def _against_changes(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:
+    name = package.file.name
+    if context.version not in (package.version, package.source_version):
+        yield rules.DEB_VERSION_MISMATCH.problem(
+            f"its version is {plain(package.version)}, its source's {plain(package.source_version)}, "
+            f"and the .changes has {context.version}",
+            file=name,
+        )
+    if package.source != context.source:
+        yield rules.DEB_SOURCE_MISMATCH.problem(
+            f"its source is {plain(package.source)}, and the .changes is of {context.source}", file=name
+        )
+    if not {package.package, package.package.removesuffix("-dbgsym")} & context.names:
+        yield rules.BINARY_NOT_LISTED.problem(f"{plain(package.package)} does not stand in Binary", file=name)
+    section = stanza.get("Section")
+    if section and section != context.section:
+        yield rules.SECTION_MISMATCH.problem(
+            f"its Section is {plain(section)}, and the .changes has {plain(context.section)}", file=name
+        )

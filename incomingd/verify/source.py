@@ -1,0 +1,200 @@
+"""Checks a .dsc and the files that it lists (dsc(5), dpkg-source(1)).
+
+A file that the .dsc lists and the upload lacks may be in the archive already (an orig tarball): the publisher decides.
+"""
+
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from incomingd import rules
+from incomingd.config import ChecksConfig
+from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain, without_epoch
+from incomingd.verify import deb822, relations
+from incomingd.verify.archives import ArchiveError, tar_stream
+from incomingd.verify.changes import Row, read_rows
+from incomingd.verify.deb822 import Stanza
+
+_REQUIRED = ("Format", "Source", "Version", "Maintainer", "Architecture", "Checksums-Sha256", "Files")
+_COMPRESSED = r"\.tar\.(?P<ending>gz|bz2|xz|lzma)"
+_MAX_MEMBERS = 1_000_000
+_MAX_BYTES = 64 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What the .changes says of one .dsc, and what else the upload has. ``files`` are the sealed ones by name."""
+
+    source: str
+    version: str
+    section: str
+    priority: str
+    component: str
+    folder: Path
+    files: Mapping[str, FileEntry]
+    checks: ChecksConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOutcome:
+    """The source package, where its .dsc could be read at all, and what is wrong with it."""
+
+    package: SourcePackage | None
+    problems: tuple[Problem, ...]
+
+
+def check_source(text: bytes, entry: FileEntry, context: SourceContext) -> SourceOutcome:
+    """Check the .dsc ``entry``, whose text, without its signature, is ``text``."""
+    stanza, problems = deb822.parse(text, entry.name)
+    if stanza is None:
+        return SourceOutcome(package=None, problems=tuple(problems))
+    rows, row_problems = read_rows(stanza, entry.name, columns=3)
+    problems += row_problems
+    problems += _fields(stanza, entry, context)
+    problems += _file_set(stanza, rows, entry.name)
+    for row in rows:
+        problems += _file(row, entry.name, context)
+    package = SourcePackage(
+        dsc=entry,
+        source=context.source,
+        version=context.version,
+        component=context.component,
+        section=context.section,
+        priority=context.priority,
+        fields=stanza.fields,
+        files=tuple(context.files.get(row.name) or _promised(row) for row in rows),
+        in_upload=frozenset(row.name for row in rows if row.name in context.files),
+    )
+    return SourceOutcome(package=package, problems=tuple(problems))
+
+
+def _promised(row: Row) -> FileEntry:
+    """A file that is not in the upload, as the .dsc describes it."""
+    return FileEntry(name=row.name, size=row.size, digests=row.digests)
+
+
+def _fields(stanza: Stanza, entry: FileEntry, context: SourceContext) -> Iterator[Problem]:
+    yield from deb822.missing(stanza, _REQUIRED, entry.name)
+    for field, wanted in (("Source", context.source), ("Version", context.version)):
+        if stanza.get(field) and stanza.get(field) != wanted:
+            yield rules.DSC_FIELD_MISMATCH.problem(
+                f"{field} is {plain(stanza.get(field))}, and the .changes has {wanted}", file=entry.name
+            )
+    name = f"{context.source}_{without_epoch(context.version)}.dsc"
+    if entry.name != name:
+        yield rules.DSC_FILE_NAME.problem(f"the file is not named {plain(name)}", file=entry.name)
+    if stanza.get("Format") and stanza.get("Format") not in context.checks.source_formats:
+        allowed = ", ".join(context.checks.source_formats)
+        yield rules.SOURCE_FORMAT.problem(
+            f"Format is {plain(stanza.get('Format'))}, allowed are {allowed}", file=entry.name
+        )
+    for fault in relations.faults(stanza, relations.SOURCE_FIELDS, source=True):
+        yield rules.BAD_RELATION.problem(plain(fault), file=entry.name)
+
+
+def _file_set(stanza: Stanza, rows: tuple[Row, ...], file: str) -> Iterator[Problem]:
+    """Which files a format is made of (dpkg-source(1), "SOURCE PACKAGE FORMATS")."""
+    source, version = stanza.get("Source"), without_epoch(stanza.get("Version"))
+    upstream = version.rpartition("-")[0] or version
+    names = [row.name for row in rows]
+    kinds = [_kind(name, source, version, upstream) for name in names]
+    for name, kind in zip(names, kinds, strict=True):
+        if not kind:
+            yield rules.SOURCE_FILE_SET.problem(
+                f"{name} carries neither {plain(source)}_{plain(version)} nor {plain(source)}_{plain(upstream)}",
+                file=file,
+            )
+    if not all(kinds):
+        return
+    fault = _misfit(stanza.get("Format"), [kind for kind in kinds if kind != "asc"], names)
+    if fault:
+        yield rules.SOURCE_FILE_SET.problem(f"Format {stanza.get('Format')} {fault}", file=file)
+    signed = {name.removesuffix(".asc") for name in names if name.endswith(".asc")}
+    for name in sorted(signed - set(names)):
+        yield rules.SOURCE_FILE_SET.problem(f"{name}.asc signs {name}, which is not listed", file=file)
+
+
+def _kind(name: str, source: str, version: str, upstream: str) -> str:
+    """orig, orig-COMPONENT, debian, diff, native or asc; empty for a name that belongs to no source of that version."""
+    head, tail = re.escape(f"{source}_{upstream}"), re.escape(f"{source}_{version}")
+    patterns = (
+        ("orig", rf"{head}\.orig{_COMPRESSED}"),
+        ("component", rf"{head}\.orig-[A-Za-z0-9-]+{_COMPRESSED}"),
+        ("asc", rf"{head}\.orig(?:-[A-Za-z0-9-]+)?\.tar\.(?:gz|bz2|xz|lzma)\.asc"),
+        ("debian", rf"{tail}\.debian{_COMPRESSED}"),
+        ("diff", rf"{tail}\.diff\.gz"),
+        ("native", rf"{tail}{_COMPRESSED}"),
+    )
+    return next((kind for kind, pattern in patterns if re.fullmatch(pattern, name, re.ASCII)), "")
+
+
+def _misfit(form: str, kinds: list[str], names: list[str]) -> str:
+    components = [kind for kind in kinds if kind == "component"]
+    rest = sorted(kind for kind in kinds if kind != "component")
+    stems = [re.sub(r"\.tar\.[a-z0-9]+$", "", name) for name in names if not name.endswith(".asc")]
+    if len(set(stems)) < len(stems):
+        return "has one tarball twice, compressed in different ways"
+    if form == "3.0 (native)":
+        return "" if rest == ["native"] and not components else "is one tarball, without orig and diff"
+    if form == "3.0 (quilt)":
+        return "" if rest == ["debian", "orig"] else "is one orig tarball and one debian.tar, and perhaps components"
+    if form == "1.0":
+        if any(name.endswith((".xz", ".bz2", ".lzma")) for name in names):
+            return "knows gzip only"
+        good = rest in (["native"], ["diff", "orig"]) and not components
+        return "" if good else "is one tarball, or one orig tarball and one diff.gz"
+    return ""
+
+
+def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
+    there = context.files.get(row.name)
+    if there is None:
+        if ".orig" not in row.name:
+            yield rules.MISSING_FILE.problem(f"{dsc} lists it, and it is not in the upload", file=row.name)
+        return
+    differs = [
+        name for name in Digests.__slots__ if getattr(row.digests, name) not in ("", getattr(there.digests, name))
+    ]
+    if there.size != row.size or differs:
+        what = f"{there.size} bytes, listed {row.size}" if there.size != row.size else f"another {differs[0]}"
+        yield rules.SOURCE_FILE_MISMATCH.problem(f"it has {what} in {dsc}", file=row.name)
+        return
+    match = re.search(rf"{_COMPRESSED}$", row.name)
+    if match:
+        yield from _tarball(context.folder / row.name, match["ending"], row.name)
+
+
+def _tarball(path: Path, ending: str, name: str) -> Iterator[Problem]:
+    """Read a tarball through; what leads out of it is told once."""
+    outside = ""
+    try:
+        with tar_stream(path, ending, limit=_MAX_BYTES) as members:
+            for count, (info, _) in enumerate(members, 1):
+                if count > _MAX_MEMBERS:
+                    raise ArchiveError(f"it has more than {_MAX_MEMBERS} members")
+                outside = outside or _outside(info)
+    except ArchiveError as error:
+        yield rules.BAD_TAR.problem(str(error), file=name)
+    if outside:
+        yield rules.TAR_OUTSIDE.problem(outside, file=name)
+
+
+def _outside(info: tarfile.TarInfo) -> str:
+    if _leads_out(info.name, ""):
+        return f"it has a member {plain(info.name)}"
+    if info.islnk() and _leads_out(info.linkname, ""):
+        return f"{plain(info.name)} is a link to {plain(info.linkname)}"
+    # A relative symbolic link may go up inside of the tree only; an absolute one leads into a system, not out of it.
+    if info.issym() and not info.linkname.startswith("/") and _leads_out(info.linkname, posixpath.dirname(info.name)):
+        return f"{plain(info.name)} is a link to {plain(info.linkname)}"
+    if info.isdev():
+        return f"{plain(info.name)} is a device or a FIFO"
+    return ""
+
+
+def _leads_out(name: str, folder: str) -> bool:
+    whole = posixpath.normpath(posixpath.join(folder, name))
+    return name.startswith("/") or whole == ".." or whole.startswith(("../", "/"))
