@@ -152,7 +152,7 @@ class Door:
         if self._area_fault:
             faults.append(self._area_fault)
             for one in ready:
-                one.returned(self._area_fault, now)
+                one.hold(self._area_fault, now)
         else:
             for one in ready[_AT_ONCE:]:
                 one.due = now
@@ -211,7 +211,9 @@ class Door:
             one = waiting.get(key)
             if one is None:
                 continue
-            one.file_name, one.home, one.gone_since = file_name, identity, None
+            if one.gone_since is not None:  # it has come back, with the directory that it was in
+                one.gone_since, one.due = None, float("-inf")
+            one.file_name, one.home = file_name, identity
             if key[0] is UploadKind.DIRECTORY and file_name in order:
                 one.arrival, one.due = order[file_name], float("-inf")
         self._held = [found.uploads[key] for key in new[_AT_ONCE:] if found.uploads[key] in order]

@@ -24,8 +24,11 @@ _TELL_AFTER = 10.0
 
 @dataclass(slots=True, kw_only=True)
 class Waiting:
-    """An upload that waits in incoming. Times are monotonic seconds; ``home`` is the device and inode of the incoming
-    directory that it was seen in; ``arrival`` numbers those that were renamed in, in their order."""
+    """An upload that waits in incoming. Times are monotonic seconds.
+
+    ``home`` is the device and inode of the incoming directory that it was seen in; ``arrival`` numbers those that were
+    renamed in, in their order; ``refused`` says why it itself could not be taken, ``held`` why nothing can be.
+    """
 
     upload: Upload
     file_name: str
@@ -35,6 +38,7 @@ class Waiting:
     gone_since: float | None = None
     settling: bool = False
     refused: str = ""
+    held: str = ""
     told: str = ""
     seen: Sight | None = None
     problem: Problem | None = None
@@ -60,6 +64,7 @@ class Waiting:
     def is_ready(self, fd: int, moment: Moment, queue: QueueConfig) -> bool:
         """Look at it in the incoming directory ``fd``. True where it is to be taken now: as an upload, or, where
         ``problem`` was set, to be put aside."""
+        self.refused = self.held = ""
         action = self._action(fd, moment, queue)
         if action is Action.ABANDON:
             self.problem = self._incomplete(moment)
@@ -100,13 +105,17 @@ class Waiting:
 
     def news(self, now: float) -> str:
         """What its log should say and does not yet; told once."""
-        news = self.refused
+        news = self.refused or self.held
         if not news and self.lacking() and now - self._quiet.since >= _TELL_AFTER:
             news = f"waits: {self.lacking()}"
         if not news or news == self.told:
             return ""
         self.told = news
         return news
+
+    def hold(self, reason: str, now: float) -> None:
+        """It is ready, but nothing can be taken from this incoming directory."""
+        self.held, self.due = reason, now + TRY_AGAIN
 
     def returned(self, reason: str, now: float) -> None:
         """It could not be taken after all."""

@@ -1,0 +1,294 @@
+"""The daemon's own copy: what is taken into it, what is refused, and what nobody can change any more."""
+
+import errno
+import hashlib
+import itertools
+import mmap
+import os
+import shutil
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from incomingd import fsio
+from incomingd.errors import Retry
+from incomingd.intake.seal import seal
+from incomingd.model import Seal
+from tests.intake.conftest import NOBODY, Inbox, as_nobody, needs_root
+
+
+@pytest.fixture
+def claimed(inbox: Inbox) -> Path:
+    """The claim of job-1: hello.deb and hello.changes."""
+    inbox.rename_in("job-1", hello_deb=b"deb")
+    inbox.look()
+    return inbox.claim_of("job-1")
+
+
+def seal_it(inbox: Inbox, name: str = "job-1") -> Seal:
+    upload = inbox.newest(name)
+    return seal(inbox.places, upload, inbox.queue, inbox.uploads.members(upload.id))
+
+
+def sealed(inbox: Inbox, name: str = "job-1") -> dict[str, bytes]:
+    folder = inbox.places.sealed(inbox.newest(name).id)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def codes(result: Seal) -> list[tuple[str, str | None]]:
+    return [(problem.code, problem.file) for problem in result.problems]
+
+
+def test_every_file_is_sealed_and_hashed(inbox: Inbox, claimed: Path) -> None:
+    result = seal_it(inbox)
+    assert result.problems == ()
+    assert [entry.name for entry in result.files] == ["hello.changes", "hello.deb"]
+    for entry in result.files:
+        content = sealed(inbox)[entry.name]
+        assert entry.size == len(content)
+        assert entry.digests.sha256 == hashlib.sha256(content).hexdigest()
+        assert entry.digests.sha1 == hashlib.sha1(content).hexdigest()
+        assert entry.digests.md5 == hashlib.md5(content).hexdigest()
+
+
+def test_sealing_twice_comes_to_the_same(inbox: Inbox, claimed: Path) -> None:
+    os.link(claimed / "hello.deb", claimed.parent / "elsewhere")  # this one is copied, the .changes is renamed
+    first = seal_it(inbox)
+    assert (claimed / "hello.deb").exists()
+    assert not (claimed / "hello.changes").exists()
+    assert seal_it(inbox) == first
+
+
+def test_a_second_try_does_not_have_a_higher_limit(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = make_inbox(max_upload=1000)
+    inbox.rename_in("job-1", a_deb=b"a" * 600, b_deb=b"b" * 600)
+    inbox.look()
+    for _ in range(2):
+        assert codes(seal_it(inbox)) == [("upload-too-large", "b.deb")]
+
+
+def test_what_a_writer_still_holds_open_does_not_reach_the_seal(inbox: Inbox) -> None:
+    folder = inbox.fill(".job-1", hello_deb=b"good")
+    with (folder / "hello.deb").open("r+b") as writer:
+        folder.rename(inbox.path / "job-1")
+        inbox.hints.arrived("default", "job-1", renamed_in=True)
+        inbox.look()
+        seal_it(inbox)
+        writer.write(b"evil")
+    assert sealed(inbox)["hello.deb"] == b"good"
+    assert (inbox.claim_of("job-1") / "hello.deb").read_bytes() == b"evil"
+
+
+def test_what_is_mapped_does_not_reach_the_seal(inbox: Inbox) -> None:
+    folder = inbox.fill(".job-1", hello_deb=b"good")
+    with (folder / "hello.deb").open("r+b") as writer:
+        mapped = mmap.mmap(writer.fileno(), 4)
+    folder.rename(inbox.path / "job-1")
+    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.look()
+    seal_it(inbox)
+    mapped[:] = b"evil"
+    assert sealed(inbox)["hello.deb"] == b"good"
+    mapped.close()
+
+
+def test_another_name_of_a_file_does_not_reach_the_seal(inbox: Inbox, tmp_path: Path) -> None:
+    folder = inbox.fill(".job-1", hello_deb=b"good")
+    os.link(folder / "hello.deb", tmp_path / "kept")
+    folder.rename(inbox.path / "job-1")
+    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.look()
+    seal_it(inbox)
+    (tmp_path / "kept").write_bytes(b"evil")
+    assert sealed(inbox)["hello.deb"] == b"good"
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        here = os.open(path.parent, os.O_RDONLY)
+        made.bind(f"/proc/self/fd/{here}/{path.name}")
+        os.close(here)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "symbolic link"),
+        (lambda path: path.symlink_to("hello.deb"), "symbolic link"),
+        (lambda path: path.symlink_to("/nowhere"), "symbolic link"),
+        (os.mkfifo, "FIFO"),
+        (lambda path: path.mkdir(), "directory"),
+        (make_socket, "socket"),
+        pytest.param(lambda path: os.mknod(path, stat.S_IFCHR, os.makedev(1, 5)), "device", marks=needs_root),
+    ],
+)
+def test_what_is_no_regular_file_is_refused(
+    inbox: Inbox, claimed: Path, make: Callable[[Path], None], kind: str
+) -> None:
+    make(claimed / "x.deb")
+    result = seal_it(inbox)
+    assert codes(result) == [("not-regular-file", "x.deb")]
+    assert kind in result.problems[0].message
+    assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+
+
+def test_a_link_in_the_place_of_the_directory_is_refused(inbox: Inbox, tmp_path: Path) -> None:
+    inbox.rename_in("job-1")
+    inbox.look()
+    claim = inbox.claim_of("job-1")
+    shutil.rmtree(claim)
+    claim.symlink_to(tmp_path)
+    assert codes(seal_it(inbox)) == [("not-regular-file", None)]
+    assert sealed(inbox) == {}
+
+
+@pytest.mark.parametrize("name", [b"a b.deb", b"-x.deb", b"\xff.deb", b"a:1.deb", b"new\nline.deb", b"a%2f.deb"])
+def test_a_bad_file_name_is_refused(inbox: Inbox, claimed: Path, name: bytes) -> None:
+    (claimed / os.fsdecode(name)).write_text("")
+    result = seal_it(inbox)
+    assert [code for code, _ in codes(result)] == ["bad-file-name"]
+    assert result.problems[0].message.isprintable()
+
+
+def test_all_that_is_wrong_is_told_at_once(inbox: Inbox, claimed: Path) -> None:
+    os.mkfifo(claimed / "pipe.deb")
+    (claimed / "a b").write_text("")
+    (claimed / "link.deb").symlink_to("/etc/passwd")
+    assert sorted(code for code, _ in codes(seal_it(inbox))) == [
+        "bad-file-name",
+        "not-regular-file",
+        "not-regular-file",
+    ]
+
+
+def test_temporary_files_of_transfers_are_left_out(inbox: Inbox, claimed: Path) -> None:
+    (claimed / ".hello.deb.Ab12Cd").write_text("half")
+    (claimed / ".~tmp~").mkdir()
+    result = seal_it(inbox)
+    assert result.problems == ()
+    assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+
+
+def test_a_bad_name_of_an_upload_is_refused(inbox: Inbox) -> None:
+    inbox.rename_in("job 1", hello_deb=b"deb")
+    inbox.look()
+    assert codes(seal_it(inbox, "job 1")) == [("bad-upload-name", None)]
+
+
+def test_too_many_files_are_refused_unread(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = make_inbox(max_files=3)
+    inbox.rename_in("job-1", **{f"f{n}_deb": b"" for n in range(500)})
+    inbox.look()
+    result = seal_it(inbox)
+    assert codes(result) == [("too-many-files", None)]
+    assert sealed(inbox) == {}
+
+
+def test_a_file_that_grows_while_it_is_copied_meets_the_limit(
+    make_inbox: Callable[..., Inbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = make_inbox(max_upload="1M")
+    inbox.rename_in("job-1", hello_deb=b"x")
+    inbox.look()
+    grown = inbox.claim_of("job-1") / "hello.deb"
+    os.link(grown, inbox.folder / "kept")
+    real = os.fstat
+
+    def fstat_then_grow(fd: int) -> os.stat_result:
+        status = real(fd)
+        os.truncate(inbox.folder / "kept", 5 << 20)
+        return status
+
+    monkeypatch.setattr(fsio, "has_writer", lambda fd: False)
+    monkeypatch.setattr(fsio.os, "fstat", fstat_then_grow)
+    result = seal_it(inbox)
+    monkeypatch.undo()
+    assert codes(result) == [("upload-too-large", "hello.deb")]
+    assert all(len(content) <= 1 << 20 for content in sealed(inbox).values())
+
+
+def test_a_full_disk_is_not_the_uploaders_fault(inbox: Inbox, claimed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "seal_file", full)
+        with pytest.raises(Retry, match="No space left"):
+            seal_it(inbox)
+    assert seal_it(inbox).problems == ()
+
+
+def test_a_link_that_an_interrupted_try_left_is_refused(inbox: Inbox, claimed: Path) -> None:
+    seal_it(inbox)
+    (inbox.places.sealed(1) / "x.deb").symlink_to("/etc/passwd")
+    assert codes(seal_it(inbox)) == [("not-regular-file", "x.deb")]
+    assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+
+
+def test_a_claim_that_has_vanished_is_told_of(inbox: Inbox, claimed: Path) -> None:
+    shutil.rmtree(claimed)
+    assert codes(seal_it(inbox)) == [("upload-lost", None)]
+
+
+@needs_root
+def test_a_file_that_the_daemon_may_not_read_says_what_to_do(
+    make_inbox: Callable[..., Inbox], open_folder: Path
+) -> None:
+    inbox = make_inbox(open_folder)
+    inbox.rename_in("job-1", hello_deb=b"deb", other_deb=b"x")
+    inbox.look()
+    claim = inbox.claim_of("job-1")
+    (claim / "hello.deb").chmod(0o600)
+    for path in (inbox.state, *inbox.state.rglob("*")):
+        if path != claim / "hello.deb":
+            os.chown(path, NOBODY, NOBODY)
+    result = as_nobody(lambda: seal(inbox.places, inbox.newest("job-1"), inbox.queue, None))
+    assert codes(result) == [("unreadable-file", "hello.deb")]
+    assert "umask" in result.problems[0].message
+    assert [entry.name for entry in result.files] == ["hello.changes", "other.deb"]
+
+
+def test_whoever_swaps_files_for_links_meanwhile_never_gets_a_secret_out(inbox: Inbox) -> None:
+    """The uploader's working directory is still inside: he can do with the claim what he likes."""
+    (inbox.folder / "secret").write_text("SECRET")
+    (inbox.folder / "own").write_text("own")
+    inbox.rename_in("job-1", **{f"f{n}_deb": b"x" * 10 for n in range(30)})
+    inbox.look()
+    claim = inbox.claim_of("job-1")
+    stop = threading.Event()
+
+    def attack() -> None:
+        makers = [
+            lambda path: path.symlink_to(inbox.folder / "secret"),
+            os.mkfifo,
+            lambda path: path.write_text("other"),
+            lambda path: os.link(inbox.folder / "own", path),
+        ]
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            new = claim / ".new"
+            makers[number % len(makers)](new)
+            new.replace(claim / f"f{number % 30}.deb")
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    try:
+        for _ in range(30):
+            try:
+                result = seal_it(inbox)
+            except Retry:
+                continue
+            assert {p.code for p in result.problems} <= {"not-regular-file", "changed-while-read"}
+            for entry in result.files:
+                path = inbox.places.sealed(1) / entry.name
+                assert not path.is_symlink()
+            for path in inbox.places.sealed(1).iterdir():
+                assert path.is_symlink() or b"SECRET" not in path.read_bytes()
+    finally:
+        stop.set()
+        attacker.join()
