@@ -240,7 +240,10 @@ class _Pyinotify:
                 else:
                     ears.changed(getattr(event, "name", ""))
 
-        manager = pyinotify.WatchManager()
+        try:
+            manager = pyinotify.WatchManager()
+        except OSError as error:  # it has a text and no number
+            raise OSError(errno.EMFILE, str(error)) from error
         mask = (
             pyinotify.IN_MOVED_TO
             | pyinotify.IN_MOVED_FROM
