@@ -181,6 +181,7 @@ class ChecksConfig:
     source_formats: tuple[str, ...] = _setting(
         list_of(one_of("1.0", "3.0 (native)", "3.0 (quilt)"), at_least=1), ("1.0", "3.0 (native)", "3.0 (quilt)")
     )
+    extra_sections: tuple[str, ...] = _setting(list_of(word), ())
     worker_cpu: float = _setting(duration, 120.0)
     worker_time: float = _setting(duration, 600.0)
     worker_memory: int = _setting(size, 512 << 20)

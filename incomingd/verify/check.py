@@ -1,42 +1,48 @@
-"""Checks one sealed upload: every rule that does not depend on what the archive holds, all problems together."""
+"""Checks one sealed upload: every rule that does not depend on what the archive holds, all problems together.
 
-import fnmatch
-import re
-from collections.abc import Iterator
+The order, for each .changes: its signature; the signed text; who may send it where; each file it lists, from the
+outside and then from the inside. A text whose signature is not good is not read at all. Otherwise what is wrong ends
+nothing: the uploader is told everything at once.
+
+Reads sealed files and runs gpgv, nothing else. The environment's failures come out as ``Retry`` and ``OSError``.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from incomingd import rules
-from incomingd.config import Config, QueueConfig, SuiteConfig
+from incomingd import fsio, rules
+from incomingd.config import ChecksConfig, Config, QueueConfig, SuiteConfig
 from incomingd.model import (
     BinaryPackage,
     ChangesSummary,
     CheckedChanges,
     CheckReport,
-    Digests,
     FileEntry,
     Problem,
     Seal,
     SourcePackage,
     plain,
 )
-from incomingd.verify import deb822
+from incomingd.verify import deb822, files, policy
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import Changes, Row, read
+from incomingd.verify.files import Kind
 from incomingd.verify.keyring import KeyTable
-from incomingd.verify.signature import Signed, Verifier, is_signed
+from incomingd.verify.signature import Signed, Verifier, is_signed, too_old
 from incomingd.verify.source import SourceContext, check_source
 
-_BINARY = re.compile(r".+_.+_(?P<architecture>[a-z0-9-]+)\.(?:deb|udeb|ddeb)", re.ASCII)
-_TAR = r"\.tar\.(?:gz|bz2|xz|lzma)"
-_SOURCE_FILE = re.compile(rf".+(?:{_TAR}(?:\.asc)?|\.diff\.gz)", re.ASCII)
-_PRIORITIES = ("required", "important", "standard", "optional", "extra")
+#: More problems than anybody reads; they would also fill the status file.
+_MAX_PROBLEMS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One upload to be checked: the sealed files in ``folder``, and what they are judged by."""
+    """One upload to be checked: the sealed files in ``folder``, and what they are judged by.
+
+    ``reading`` is told the name of each file before it is looked into: where the check dies, it is known of which.
+    """
 
     folder: Path
     seal: Seal
@@ -45,11 +51,16 @@ class Job:
     keyring: Path
     keys: KeyTable
     now: datetime
+    reading: Callable[[str], None]
 
 
 def check(job: Job) -> CheckReport:
-    """Check a whole upload. Reads sealed files; raises ``Retry`` for the environment's faults only."""
+    """Check a whole upload."""
     return _Check(job).run()
+
+
+def _changes_names(seal: Seal) -> list[str]:
+    return sorted(entry.name for entry in seal.files if entry.name.endswith(".changes"))
 
 
 class _Check:
@@ -57,290 +68,233 @@ class _Check:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.files = {entry.name: entry for entry in job.seal.files}
+        self.sealed = {entry.name: entry for entry in job.seal.files}
         self.problems: list[Problem] = list(job.seal.problems)
         self.warnings: list[Problem] = []
-        self.verifier = Verifier(
-            keyring=job.keyring, keys=job.keys, now=job.now, max_age=job.config.checks.max_signature_age
-        )
-        # What could not be sealed has its problem already.
-        self.unsealed = {problem.file for problem in job.seal.problems}
+        self.verifier = Verifier(keyring=job.keyring, keys=job.keys, now=job.now)
 
     def run(self) -> CheckReport:
-        names = sorted(name for name in self.files if name.endswith(".changes"))
-        if not names and not self.problems:
-            self.problems.append(rules.NO_CHANGES.problem("there is no .changes in the upload"))
-        if len(names) > self.job.queue.max_changes:
-            allowed = self.job.queue.max_changes
-            self.problems.append(rules.TOO_MANY_CHANGES.problem(f"there are {len(names)}, allowed are {allowed}"))
-            names = []
-        summaries: list[ChangesSummary] = []
-        checked: list[CheckedChanges] = []
-        listed = set(names)
-        for name in names:
-            summary, changes, rows = self._changes(name)
-            summaries.append(summary)
-            listed |= rows
-            if changes is not None:
-                checked.append(changes)
-        for name in sorted(self.files.keys() - listed):
-            self.warnings.append(rules.UNLISTED_FILE.problem("no .changes lists it", file=name))
+        names = self._names()
+        results = [_OneChanges(self, name).run() for name in names]
+        # What a .changes lists that could not be read is not known.
+        if all(result.read for result in results):
+            listed = set(names).union(*(result.listed for result in results))
+            self.warnings += [
+                rules.UNLISTED_FILE.problem("no .changes lists it", file=name)
+                for name in sorted(self.sealed.keys() - listed)
+            ]
+        checked = tuple(result.checked for result in results if result.checked)
         return CheckReport(
-            summaries=tuple(summaries),
-            changes=() if self.problems else tuple(checked),
-            problems=tuple(dict.fromkeys(self.problems)),
-            warnings=tuple(self.warnings),
+            summaries=tuple(result.summary for result in results),
+            changes=() if self.problems else checked,
+            problems=_bounded(self.problems),
+            warnings=_bounded(self.warnings),
         )
 
-    # -- one .changes -------------------------------------------------------------------------------------------------
+    def _names(self) -> list[str]:
+        """The .changes that are to be read."""
+        names, most = _changes_names(self.job.seal), self.job.queue.max_changes
+        refused = any(problem.file and problem.file.endswith(".changes") for problem in self.job.seal.problems)
+        if not names and not refused and files.sealed_whole(self.job.seal.problems):
+            self.problems.append(rules.NO_CHANGES.problem("there is no .changes in the upload"))
+        if len(names) > most:
+            self.problems.append(rules.TOO_MANY_CHANGES.problem(f"there are {len(names)}, and {most} are allowed"))
+            return []
+        return names
 
-    def _changes(self, name: str) -> tuple[ChangesSummary, CheckedChanges | None, set[str]]:
-        signed = self._signed_text(name)
-        if signed.text is None:
-            return ChangesSummary(file=name, signed_by=signed.signed_by), None, set()
-        stanza, problems = deb822.parse(signed.text, name)
-        self.problems += problems
+    def text(self, name: str, limit: int) -> bytes | None:
+        """The bytes of a sealed text file, or None where it is too large."""
+        size = self.sealed[name].size
+        if size > limit:
+            found = f"it has {size} bytes, and {limit} are allowed"
+            self.problems.append(rules.TEXT_TOO_LARGE.problem(found, file=name))
+            return None
+        self.job.reading(name)
+        with fsio.directory(self.job.folder) as fd:
+            return fsio.read_regular(name, fd, limit)
+
+    def vouched(self, data: bytes, name: str, *, required: bool) -> bytes | None:
+        """The text of a .dsc or .buildinfo, which may carry another key's signature than the .changes, or none.
+
+        The signed .changes vouches for its digest, so doubts about the key are told and no more, unless a trusted
+        key's signature is ``required``.
+        """
+        if not is_signed(data):
+            if required:
+                self.problems.append(rules.UNSIGNED_DSC.problem("it carries no signature", file=name))
+            return data
+        signed = self.verifier.verify(data, name)
+        self.problems += signed.faults
+        (self.problems if required else self.warnings).extend(signed.doubts)
+        return signed.text
+
+
+def _bounded(problems: list[Problem]) -> tuple[Problem, ...]:
+    every = tuple(dict.fromkeys(problems))
+    if len(every) <= _MAX_PROBLEMS:
+        return every
+    rest = len(every) - _MAX_PROBLEMS
+    return (*every[:_MAX_PROBLEMS], rules.MORE_PROBLEMS.problem(f"there are {rest} more problems"))
+
+
+class _OneChanges:
+    """The check of one .changes. ``read`` is False where its text could not be; then the rest says nothing."""
+
+    def __init__(self, upload: _Check, name: str) -> None:
+        self.upload = upload
+        self.job = upload.job
+        self.name = name
+        self.read = False
+        self.summary = ChangesSummary(file=name)
+        self.listed: frozenset[str] = frozenset()
+        self.checked: CheckedChanges | None = None
+        self.suites: tuple[SuiteConfig, ...] = ()
+        self.checks: ChecksConfig = self.job.config.checks
+
+    def run(self) -> "_OneChanges":
+        signed = self._signed()
+        self.summary = ChangesSummary(file=self.name, signed_by=signed.signed_by)
+        if signed.text is None or signed.doubts:
+            return self
+        stanza, problems = deb822.parse(signed.text, self.name)
+        self.upload.problems += problems
         if stanza is None:
-            return ChangesSummary(file=name, signed_by=signed.signed_by), None, set()
-        changes, problems = read(stanza, name)
-        self.problems += problems
-        summary = ChangesSummary(
-            file=name,
+            return self
+        changes, problems = read(stanza, self.name)
+        self.upload.problems += problems
+        self.read, self.listed = True, frozenset(row.name for row in changes.rows)
+        self.summary = ChangesSummary(
+            file=self.name,
             source=plain(changes.source),
             version=plain(changes.version),
             distribution=plain(" ".join(changes.distributions)),
-            architectures=tuple(plain(a) for a in changes.architectures),
+            architectures=tuple(plain(word) for word in changes.architectures[:100]),
             signed_by=signed.signed_by,
         )
-        suites = self._suites(changes, name)
-        self.problems += self._rights(changes, suites, signed, name)
-        self.problems += self._architectures(changes, name)
-        binaries, sources, others = self._files(changes, suites)
-        checked = CheckedChanges(
-            file=self.files[name],
+        self._policy(changes, signed)
+        most = self.job.queue.max_files
+        if len(changes.rows) > most:
+            found = f"the .changes lists {len(changes.rows)} files, and {most} are allowed"
+            self._wrong(rules.TOO_MANY_FILES.problem(found, file=self.name))
+            return self
+        self._files(changes, signed)
+        return self
+
+    def _wrong(self, *problems: Problem) -> None:
+        self.upload.problems.extend(problems)
+
+    # -- who, what and where ------------------------------------------------------------------------------------------
+
+    def _signed(self) -> Signed:
+        # The suites are not known yet: the most generous limit holds until they are.
+        every = (self.job.config.checks, *(suite.checks for suite in self.job.config.suites))
+        data = self.upload.text(self.name, max(checks.max_text_file for checks in every))
+        if data is None:
+            return Signed(text=None)
+        if not is_signed(data):
+            if self.job.queue.signatures == "optional":
+                return Signed(text=data)
+            self._wrong(rules.UNSIGNED.problem("it carries no signature", file=self.name))
+            return Signed(text=None)
+        signed = self.upload.verifier.verify(data, self.name)
+        self._wrong(*signed.faults, *signed.doubts)
+        return signed
+
+    def _policy(self, changes: Changes, signed: Signed) -> None:
+        self.suites, problems = policy.suites(changes, self.job.config, self.name)
+        self.checks = policy.strictest(self.suites, self.job.config.checks)
+        self._wrong(*problems)
+        self._wrong(*policy.rights(changes, self.suites, signed, self.job.config.uploaders, self.name))
+        self._wrong(*policy.places(changes, self.suites))
+        size = self.upload.sealed[self.name].size
+        if size > self.checks.max_text_file:
+            found = f"it has {size} bytes, and {self.checks.max_text_file} are allowed"
+            self._wrong(rules.TEXT_TOO_LARGE.problem(found, file=self.name))
+        old = signed.made_at and too_old(signed.made_at, self.job.now, self.checks.max_signature_age, self.name)
+        if old:
+            self._wrong(old)
+
+    # -- its files ----------------------------------------------------------------------------------------------------
+
+    def _files(self, changes: Changes, signed: Signed) -> None:
+        self._wrong(*files.kinds(changes, self.checks.extra_sections))
+        self._wrong(*files.architectures(changes, self.name))
+        binaries: list[BinaryPackage] = []
+        sources: list[SourcePackage] = []
+        others: list[FileEntry] = []
+        unread = False
+        for row in changes.rows:
+            sealed = self.upload.sealed.get(row.name)
+            if sealed is None:
+                continue
+            problems = files.content(row, sealed)
+            self._wrong(*problems)
+            kind = files.kind(row.name)
+            if problems:  # what is not what was signed is not looked into
+                unread |= kind is Kind.DSC
+            elif kind is Kind.BINARY:
+                binaries += self._binary(changes, row, sealed)
+            elif kind is Kind.DSC:
+                found = self._source(changes, row, sealed)
+                sources += found
+                unread |= not found
+            elif kind is Kind.BUILDINFO:
+                self._buildinfo(row)
+                others.append(sealed)
+        self._wrong(*files.absent(changes, self.upload.sealed, self.job.seal.problems, sources))
+        if sources and not unread:
+            self._wrong(*files.strays(changes, sources))
+        self.checked = CheckedChanges(
+            file=self.upload.sealed[self.name],
             source=changes.source,
             version=changes.version,
-            distribution=summary.distribution,
-            suites=tuple(suite.name for suite in suites),
+            distribution=" ".join(changes.distributions),
+            suites=tuple(suite.name for suite in self.suites),
             architectures=changes.architectures,
             signed_by=signed.signed_by,
             binaries=tuple(binaries),
             sources=tuple(sources),
             others=tuple(others),
         )
-        return summary, checked, {row.name for row in changes.rows}
 
-    def _signed_text(self, name: str) -> Signed:
-        data = self._text(name)
-        if data is None:
-            return Signed(text=None)
-        if self.job.queue.signatures == "optional" and not is_signed(data):
-            return Signed(text=data)
-        signed = self.verifier.verify(data, name)
-        self.problems += signed.problems
-        return signed
-
-    def _text(self, name: str) -> bytes | None:
-        """A text file's bytes, or None where it is too large."""
-        limit = self.job.config.checks.max_text_file
-        size = self.files[name].size
-        if size > limit:
-            self.problems.append(rules.TEXT_TOO_LARGE.problem(f"it has {size} bytes, allowed are {limit}", file=name))
-            return None
-        return (self.job.folder / name).read_bytes()
-
-    def _suites(self, changes: Changes, file: str) -> list[SuiteConfig]:
-        suites: dict[str, SuiteConfig] = {}
-        for word in changes.distributions:
-            suite = self.job.config.suite_for(word)
-            if suite is None:
-                known = ", ".join(d for s in self.job.config.suites for d in s.accepts)
-                self.problems.append(
-                    rules.UNKNOWN_DISTRIBUTION.problem(
-                        f'Distribution has "{plain(word)}", known are {known}', file=file
-                    )
-                )
-            else:
-                suites[suite.name] = suite
-        return list(suites.values())
-
-    def _rights(self, changes: Changes, suites: list[SuiteConfig], signed: Signed, file: str) -> Iterator[Problem]:
-        """The uploaders table. Without any, every trusted key may upload everything."""
-        rows = self.job.config.uploaders
-        if not rows or signed.signed_by is None:
-            return
-        own = [row for row in rows if row.key in (signed.signed_by, signed.signing_key)]
-        for suite in suites:
-            fitting = [r for r in own if _matches(r.suites, suite.name) and _matches(r.sources, changes.source)]
-            if not fitting:
-                yield rules.KEY_NOT_ALLOWED.problem(
-                    f"the key {signed.signed_by} may not upload {plain(changes.source)} to {suite.name}", file=file
-                )
-            elif "source" in changes.architectures and all(row.binaries_only for row in fitting):
-                yield rules.KEY_NOT_ALLOWED.problem(
-                    f"the key {signed.signed_by} may upload binaries only, and this has the source", file=file
-                )
-
-    def _architectures(self, changes: Changes, file: str) -> Iterator[Problem]:
-        """sourceful means exactly one .dsc; each listed architecture has a binary, and each binary's is listed."""
-        dscs = [row.name for row in changes.rows if row.name.endswith(".dsc")]
-        if ("source" in changes.architectures) != (len(dscs) == 1) or len(dscs) > 1:
-            yield rules.ARCHITECTURE_MISMATCH.problem(
-                f'Architecture is "{plain(" ".join(changes.architectures))}", and there are {len(dscs)} .dsc', file=file
-            )
-        found = {match["architecture"] for row in changes.rows if (match := _BINARY.fullmatch(row.name))}
-        listed = set(changes.architectures) - {"source"}
-        for odd in sorted(found ^ listed):
-            what = "has a binary and is not listed" if odd in found else "is listed and has no binary"
-            yield rules.ARCHITECTURE_MISMATCH.problem(f"the architecture {plain(odd)} {what}", file=file)
-
-    # -- its files ----------------------------------------------------------------------------------------------------
-
-    def _files(
-        self, changes: Changes, suites: list[SuiteConfig]
-    ) -> tuple[list[BinaryPackage], list[SourcePackage], list[FileEntry]]:
-        binaries: list[BinaryPackage] = []
-        sources: list[SourcePackage] = []
-        others: list[FileEntry] = []
-        for row in changes.rows:
-            entry = self._entry(row)
-            self.problems += self._row(row, suites)
-            if entry is None:
-                continue
-            if row.name.endswith(".dsc"):
-                sources += self._source(changes, row, entry, suites)
-            elif _BINARY.fullmatch(row.name):
-                binaries += self._binary(changes, row, entry)
-            elif row.name.endswith(".buildinfo"):
-                self._buildinfo(row)
-                others.append(entry)
-            elif not _SOURCE_FILE.fullmatch(row.name):
-                self.problems.append(rules.BYHAND.problem("nobody knows such a file here", file=row.name))
-        self._stray_source_files(changes, sources)
-        return binaries, sources, others
-
-    def _entry(self, row: Row) -> FileEntry | None:
-        """The sealed file, where it is as listed. An orig that is not in the upload may be in the archive."""
-        entry = self.files.get(row.name)
-        if entry is None:
-            in_archive = ".orig" in row.name and _SOURCE_FILE.fullmatch(row.name)
-            if not in_archive and row.name not in self.unsealed:
-                self.problems.append(rules.MISSING_FILE.problem("it is listed and not in the upload", file=row.name))
-            return None
-        if entry.size != row.size:
-            self.problems.append(
-                rules.SIZE_MISMATCH.problem(f"it has {entry.size} bytes, listed are {row.size}", file=row.name)
-            )
-            return None
-        for algorithm in Digests.__slots__:
-            listed, found = getattr(row.digests, algorithm), getattr(entry.digests, algorithm)
-            if listed and listed != found:
-                self.problems.append(
-                    rules.CHECKSUM_MISMATCH.problem(f"its {algorithm} is {found}, listed is {listed}", file=row.name)
-                )
-                return None
-        return entry
-
-    def _row(self, row: Row, suites: list[SuiteConfig]) -> Iterator[Problem]:
-        """Section, component and priority, as the .changes has them."""
-        if row.name.endswith(".buildinfo") or not row.section:
-            return
-        if row.priority not in (*_PRIORITIES, "-") and row.priority:
-            yield rules.UNKNOWN_PRIORITY.problem(f'its priority is "{plain(row.priority)}"', file=row.name)
-        component = _component(row.section)
-        for suite in suites:
-            if component not in suite.components:
-                yield rules.UNKNOWN_COMPONENT.problem(
-                    f"its component is {plain(component)}, {suite.name} has {', '.join(suite.components)}",
-                    file=row.name,
-                )
-            match = _BINARY.fullmatch(row.name)
-            if match and match["architecture"] not in (*suite.binary_architectures, "all"):
-                yield rules.UNKNOWN_ARCHITECTURE.problem(
-                    f"its architecture is {match['architecture']}, {suite.name} has "
-                    f"{', '.join(suite.binary_architectures)}",
-                    file=row.name,
-                )
-
-    def _binary(self, changes: Changes, row: Row, entry: FileEntry) -> list[BinaryPackage]:
+    def _binary(self, changes: Changes, row: Row, sealed: FileEntry) -> list[BinaryPackage]:
+        self.job.reading(row.name)
         context = BinaryContext(
             source=changes.source,
             version=changes.version,
             names=changes.binaries,
             section=row.section,
             priority=row.priority,
-            component=_component(row.section),
+            component=policy.component(row.section, self.suites),
             now=self.job.now,
         )
-        outcome = check_binary(self.job.folder / row.name, entry, context)
-        self.problems += outcome.problems
+        outcome = check_binary(self.job.folder / row.name, sealed, context)
+        self._wrong(*outcome.problems)
         return [outcome.package] if outcome.package else []
 
-    def _source(self, changes: Changes, row: Row, entry: FileEntry, suites: list[SuiteConfig]) -> list[SourcePackage]:
-        text = self._text(row.name)
+    def _source(self, changes: Changes, row: Row, sealed: FileEntry) -> list[SourcePackage]:
+        data = self.upload.text(row.name, self.checks.max_text_file)
+        if data is None:
+            return []
+        text = self.upload.vouched(data, row.name, required=self.checks.require_dsc_signature)
         if text is None:
             return []
-        checks = suites[0].checks if suites else self.job.config.checks
-        if is_signed(text) or checks.require_dsc_signature:
-            inner = self._inner_text(text, row.name, required=checks.require_dsc_signature)
-            if inner is None:
-                return []
-            text = inner
         context = SourceContext(
             source=changes.source,
             version=changes.version,
             section=row.section,
             priority=row.priority,
-            component=_component(row.section),
+            component=policy.component(row.section, self.suites),
             folder=self.job.folder,
-            files=self.files,
-            checks=checks,
+            files=self.upload.sealed,
+            checks=self.checks,
         )
-        outcome = check_source(text, entry, context)
-        self.problems += outcome.problems
+        outcome = check_source(text, sealed, context)
+        self._wrong(*outcome.problems)
         return [outcome.package] if outcome.package else []
 
-    def _inner_text(self, text: bytes, name: str, *, required: bool) -> bytes | None:
-        """The signed bytes of a .dsc or .buildinfo, which may carry another key than the .changes."""
-        signed = self.verifier.verify(text, name)
-        codes = {problem.code for problem in signed.problems}
-        if signed.text is not None:
-            return signed.text
-        if codes == {rules.UNKNOWN_KEY.code} and not required:
-            # The signed .changes vouches for the file's digest.
-            self.warnings += signed.problems
-            return unwrapped(text)
-        if required and codes & {rules.UNSIGNED.code, rules.UNKNOWN_KEY.code}:
-            self.problems.append(rules.UNSIGNED_DSC.problem("it is not signed by a trusted key", file=name))
-        else:
-            self.problems += signed.problems
-        return None
-
     def _buildinfo(self, row: Row) -> None:
-        text = self._text(row.name)
-        if text is not None and is_signed(text):
-            self._inner_text(text, row.name, required=False)
-
-    def _stray_source_files(self, changes: Changes, sources: list[SourcePackage]) -> None:
-        """A tarball that no .dsc lists would be in the pool and in no index."""
-        known = {file.name for source in sources for file in source.files}
-        for row in changes.rows:
-            if sources and _SOURCE_FILE.fullmatch(row.name) and row.name not in known:
-                self.problems.append(rules.BYHAND.problem("the .dsc does not list it", file=row.name))
-
-
-def _component(section: str) -> str:
-    """``contrib/devel`` is of contrib, ``devel`` of main (Debian Policy 2.4)."""
-    return section.rpartition("/")[0] or "main"
-
-
-def _matches(patterns: tuple[str, ...], name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def unwrapped(text: bytes) -> bytes:
-    """The text in a clear-signed block whose key is unknown (RFC 4880 §7): dash escapes undone, nothing believed."""
-    lines = text.split(b"\n")
-    start = lines.index(b"") + 1 if b"" in lines else len(lines)
-    end = next((n for n, line in enumerate(lines) if line.startswith(b"-----BEGIN PGP SIGNATURE")), len(lines))
-    return b"\n".join(line.removeprefix(b"- ") for line in lines[start:end]) + b"\n"
+        data = self.upload.text(row.name, self.checks.max_text_file)
+        text = None if data is None else self.upload.vouched(data, row.name, required=False)
+        if text is not None:
+            self._wrong(*deb822.parse(text, row.name)[1])

@@ -57,8 +57,8 @@ def parse(raw: bytes, file: str) -> tuple[Stanza | None, list[Problem]]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        found = f"line {line} has the byte 0x{raw[error.start]:02x}, which is not UTF-8"
+        number = raw.count(b"\n", 0, error.start) + 1
+        found = f"line {number} has the byte 0x{raw[error.start]:02x}, which is not UTF-8"
         return None, [rules.NOT_UTF8.problem(found, file=file)]
     problems = _characters(text, file)
     if problems:

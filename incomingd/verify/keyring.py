@@ -2,23 +2,33 @@
 
 It is a gnupg home, kept by gpg, and beside it two files that are made from it after each change: ``uploaders.gpg``,
 the public keys for gpgv, and ``uploaders.json``, what has to be known of each key and what gpgv does not ask: whether
-it has expired, is revoked or disabled. The daemon reads only these two. They are replaced by rename, the table last; a
-key that is in one only counts as unknown.
+it has expired, is revoked or disabled, and may sign. Checks read only these two. They are replaced by rename, the table
+last; a key that is in one only counts as unknown.
+
+Changes take a lock, so the daemon and the command line may meet here. No gpg-agent is started: public keys need none,
+and its socket could not lie in a home with a long path. Fails with :class:`KeyringError` where a key file or a
+fingerprint cannot be used, and with ``Retry`` where the disk or gpg itself is at fault.
 """
 
 import contextlib
 import fcntl
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import gnupg
+from typing import TYPE_CHECKING
 
 from incomingd import codec, fsio
 from incomingd.errors import Retry
+from incomingd.model import plain
+
+if TYPE_CHECKING:
+    import gnupg
+
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
 
 
 class KeyringError(Exception):
@@ -32,10 +42,16 @@ class Key:
     fingerprint: str
     expires: int
     revoked: bool
+    signs: bool
 
     def expired(self, now: datetime) -> bool:
         """True where its time is over."""
         return bool(self.expires) and self.expires <= now.timestamp()
+
+    @property
+    def expiry(self) -> str:
+        """The day on which it expires, for people."""
+        return datetime.fromtimestamp(self.expires, UTC).date().isoformat() if self.expires else "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,85 +81,108 @@ class Keyring:
     """The uploaders' keyring in the gnupg home ``home``."""
 
     def __init__(self, home: Path) -> None:
-        self._home = home
+        self.home = home
         self.public = home.with_name(home.name + ".gpg")
         self._table = home.with_name(home.name + ".json")
+        self._loaded: tuple[tuple[int, int, int], KeyTable] | None = None
 
     def load(self) -> KeyTable:
-        """The table as it is now; empty where nobody is trusted yet."""
+        """The table as it is now, read anew only where it was replaced; empty where nobody is trusted yet."""
         try:
-            return KeyTable(codec.loads(self._table.read_bytes(), tuple[Uploader, ...]))
+            with self._table.open("rb") as file:
+                status = os.fstat(file.fileno())
+                stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+                if self._loaded is None or self._loaded[0] != stamp:
+                    self._loaded = (stamp, KeyTable(codec.loads(file.read(), tuple[Uploader, ...])))
+                return self._loaded[1]
         except FileNotFoundError:
             return KeyTable(())
         except OSError as error:
             raise Retry(f"{self._table}: cannot be read: {error.strerror}") from error
+        except codec.CodecError as error:
+            raise Retry(f"{self._table}: is damaged; incomingctl trust KEYFILE writes it anew ({error})") from error
 
     def prepare(self) -> None:
-        """Make what is missing: an empty keyring."""
+        """Make what is missing, and take up what an operator changed in the home with gpg itself (disable, revoke)."""
         with self._locked():
-            if not self._table.exists():
-                self._publish()
-
-    def trust(self, armored_or_binary: bytes) -> list[Uploader]:
-        """Take up the public keys of a file; those that it held. Raises :class:`KeyringError`."""
-        if b"PRIVATE KEY BLOCK" in armored_or_binary:
-            raise KeyringError("the file holds a secret key; export the public one with: gpg --armor --export")
-        with self._locked():
-            result = self._gpg().import_keys(armored_or_binary)
-            found = list(dict.fromkeys(fingerprint for fingerprint in result.fingerprints if fingerprint))
-            if result.sec_imported or result.sec_read:
-                for fingerprint in found:
-                    self._gpg().delete_keys(fingerprint, secret=True, expect_passphrase=False)
-            if not found:
-                raise KeyringError("the file holds no OpenPGP public key; export one with: gpg --armor --export")
             self._publish()
-        known = {uploader.primary.fingerprint: uploader for uploader in self.load().uploaders}
-        return [known[fingerprint] for fingerprint in found if fingerprint in known]
+
+    def trust(self, keys: bytes) -> list[Uploader]:
+        """Take up the public keys of a file, armored or binary; return them. Raises :class:`KeyringError`."""
+        with self._locked():
+            records = self._records(self._run("--import-options", "show-only", "--import", data=keys, fault=False))
+            if {"sec", "ssb"} & {record[0] for record in records}:
+                raise KeyringError("the file holds a secret key; export the public one with: gpg --armor --export KEY")
+            found = [uploader.primary.fingerprint for uploader in _uploaders(records)]
+            if not found:
+                raise KeyringError("the file holds no OpenPGP public key; make one with: gpg --armor --export KEY")
+            self._gpg().import_keys(keys)
+            self._publish()
+        table = self.load()
+        known = [entry[0] for fingerprint in found if (entry := table.find(fingerprint))]
+        if len(known) < len(found):
+            raise KeyringError("gpg does not import a key of the file: it has no valid user ID or self-signature")
+        return known
 
     def untrust(self, fingerprint: str) -> None:
         """Forget a key, named by a full fingerprint. Raises :class:`KeyringError` where it is not trusted."""
+        wanted = fingerprint.replace(" ", "").upper()
         with self._locked():
-            found = self.load().find(fingerprint)
+            found = self.load().find(wanted)
             if found is None:
-                raise KeyringError(f"no trusted key has the fingerprint {fingerprint}; see: incomingctl trust --list")
+                raise KeyringError(
+                    f'no trusted key has the fingerprint "{plain(fingerprint)}"; all 40 hex digits are needed'
+                )
             result = self._gpg().delete_keys(found[0].primary.fingerprint)
             if result.status != "ok":
-                raise KeyringError(f"gpg cannot delete {fingerprint}: {result.status}")
+                raise KeyringError(f"gpg cannot delete {wanted}: {result.status}")
             self._publish()
 
-    def _gpg(self) -> gnupg.GPG:
-        return gnupg.GPG(gnupghome=str(self._home), options=["--no-autostart"])
+    def _gpg(self) -> "gnupg.GPG":
+        # Only those who change the keyring need it; the check workers start faster without.
+        import gnupg
+
+        return gnupg.GPG(gnupghome=str(self.home), options=["--no-autostart"])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fsio.make_directories(self._home, 0o700)
-        with (self._home / "incomingd.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        try:
+            fsio.make_directories(self.home, 0o700)
+            with (self.home / "incomingd.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise Retry(f"{self.home}: {error.strerror or error}") from error
 
     def _publish(self) -> None:
-        uploaders = _listed(self._run("--with-colons", "--fixed-list-mode", "--fingerprint", "--list-keys"))
-        keys = self._run("--export") if uploaders else b""
-        fsio.write_durable(self.public, keys, 0o600)
-        fsio.write_durable(self._table, codec.dumps(uploaders).encode(), 0o600)
+        uploaders = _uploaders(self._records(self._run("--fixed-list-mode", "--list-keys")))
+        # gpgv reads the whole keyring for each signature: without the signatures of others on it, it is far shorter.
+        keys = self._run("--export-options", "export-minimal", "--export") if uploaders else b""
+        table = codec.dumps(uploaders).encode()
+        if not (fsio.holds(self.public, keys) and fsio.holds(self._table, table)):
+            fsio.write_durable(self.public, keys, 0o600)
+            fsio.write_durable(self._table, table, 0o600)
 
-    def _run(self, *arguments: str) -> bytes:
-        command = ["gpg", "--homedir", str(self._home), "--batch", "--no-tty", "--quiet", "--no-autostart"]
-        # --with-subkey-fingerprint: the fingerprints of subkeys too, on every version of gpg.
-        command += ["--with-subkey-fingerprint", *arguments]
+    def _records(self, colons: bytes) -> list[list[str]]:
+        """The records of ``gpg --with-colons`` (GnuPG's doc/DETAILS)."""
+        return [line.split(":") for line in colons.decode("utf-8", "replace").split("\n")]
+
+    def _run(self, *arguments: str, data: bytes = b"", fault: bool = True) -> bytes:
+        command = ["gpg", "--homedir", str(self.home), "--batch", "--no-tty", "--quiet", "--no-autostart"]
+        # Twice --with-fingerprint: those of the subkeys too, on every version of gpg.
+        command += ["--with-colons", "--with-fingerprint", "--with-fingerprint", *arguments]
         environment = {**os.environ, "LC_ALL": "C"}
-        done = subprocess.run(command, capture_output=True, env=environment, check=False)
-        if done.returncode != 0:
-            raise KeyringError(f"gpg failed on {self._home}: {done.stderr.decode(errors='replace').strip()}")
+        done = subprocess.run(command, input=data, capture_output=True, env=environment, check=False)
+        if fault and done.returncode != 0:
+            raise Retry(f"gpg fails on {self.home}: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
 
 
-def _listed(colons: bytes) -> tuple[Uploader, ...]:
-    """The keys of ``gpg --with-colons --list-keys`` (GnuPG's doc/DETAILS)."""
+def _uploaders(records: list[list[str]]) -> tuple[Uploader, ...]:
     uploaders: list[Uploader] = []
     keys: list[Key] = []
     names: list[str] = []
-    pending: list[str] | None = None
+    pending: list[str] = []
 
     def finish() -> None:
         if keys:
@@ -151,23 +190,25 @@ def _listed(colons: bytes) -> tuple[Uploader, ...]:
         keys.clear()
         names.clear()
 
-    for line in colons.decode("utf-8", "replace").splitlines():
-        fields = line.split(":")
-        if fields[0] in ("pub", "sub"):
-            if fields[0] == "pub":
-                finish()
-            pending = fields
-        elif fields[0] == "fpr" and pending is not None:
-            # Field 2 is the validity (r revoked, i invalid); a D among the capabilities of field 12 is disabled.
-            revoked = pending[1] in ("r", "i", "d") or "D" in pending[11]
-            keys.append(Key(fingerprint=fields[9], expires=int(pending[6] or 0), revoked=revoked))
-            pending = None
-        elif fields[0] == "uid":
-            names.append(fields[9])
+    for record in records:
+        if record[0] == "pub":
+            finish()
+        if record[0] in ("pub", "sub"):
+            pending = record
+        elif record[0] == "fpr" and pending:
+            keys.append(_key(pending, record[9]))
+            pending = []
+        elif record[0] == "uid":
+            names.append(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), record[9]))
     finish()
     return tuple(uploaders)
 
 
-def expiry(key: Key) -> str:
-    """When a key expires, for people."""
-    return datetime.fromtimestamp(key.expires, UTC).date().isoformat() if key.expires else "never"
+def _key(record: list[str], fingerprint: str) -> Key:
+    """One key. Field 2 is its validity (r revoked, i invalid, d disabled), field 12 what it can do (D: disabled)."""
+    return Key(
+        fingerprint=fingerprint,
+        expires=int(record[6] or 0),
+        revoked=record[1] in ("r", "i", "d") or "D" in record[11],
+        signs="s" in record[11],
+    )

@@ -1,127 +1,187 @@
 """The workers that check uploads, as many as there are cores; each is replaced when it dies.
 
 A worker that dies, hangs or answers nonsense costs the one upload that it was reading: that one is rejected, and the
-next worker starts. What fails before an upload was read is the environment's doing and raises
-:class:`~incomingd.errors.Retry`.
+next worker starts. A worker that cannot be started, and what fails on the machine's side, raises
+:class:`~incomingd.errors.Retry`: nothing of the upload is to blame.
 """
 
-import contextlib
 import logging
 import os
-import select
 import signal
-import struct
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from incomingd import codec, rules
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import Retry
-from incomingd.model import CheckReport, Seal
-from incomingd.verify.worker import MAX_MESSAGE, Reply, Request, failed
+from incomingd.model import ChangesSummary, CheckReport, Problem, Seal
+from incomingd.verify.protocol import Request, receive, send
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory.
+#: -P: nothing is imported from the folder that the daemon happens to be in.
+_COMMAND = (sys.executable, "-P", "-m", "incomingd.verify.worker")
+#: What a worker gets of the environment: nothing that tells it about systemd, ssh or a user.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
+#: Seconds until a new worker is there.
+_START = 60.0
+#: Seconds in which a worker that closed its end is gone.
+_MOMENT = 1.0
+#: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory. The last one stays.
 _IDLE = 30.0
+#: After so many checks a worker is replaced, and after one that left it larger than this many bytes.
+_MAX_CHECKS, _MAX_SIZE = 500, 96 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """The last frame of a check."""
+
+    kind: bytes
+    data: bytes
+    file: str | None
 
 
 class _DiedError(Exception):
-    """The worker's answer did not come; ``timed_out`` says whether it was ended for taking too long."""
+    """No answer came. ``file`` is what was being read, ``late`` says whether the time was over."""
 
-    def __init__(self, *, timed_out: bool) -> None:
-        super().__init__()
-        self.timed_out = timed_out
+    def __init__(self, file: str | None, *, late: bool) -> None:
+        super().__init__(file)
+        self.file = file
+        self.late = late
 
 
 class _Worker:
     """One worker process."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "incomingd.verify.worker"]
-        try:
-            # A session of its own: what it has started ends with it.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise Retry(f"no check worker can be started: {error}") from error
+    def __init__(self, command: Sequence[str]) -> None:
         self.config: Config | None = None
         self.rested_at = 0.0
+        self.checks = 0
+        ours, theirs = socket.socketpair()
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        # One arena: each thread's own would count against the limit on memory.
+        environment |= {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+        with theirs:
+            try:
+                # A session of its own: what it has started ends with it.
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    env=environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise Retry(f"no check worker can be started: {error}") from error
+        self._socket = ours
+        self._greeted = False
+        self._ending = threading.Lock()
 
-    def ask(self, request: bytes, seconds: float) -> bytes:
-        """Its answer. Raises :class:`_DiedError`."""
-        process = self._process
-        assert process.stdin is not None  # noqa: S101  # both are pipes
-        assert process.stdout is not None  # noqa: S101
-        until = time.monotonic() + seconds
+    def check(self, request: bytes, seconds: float) -> _Answer:
+        """Have one upload checked. Raises :class:`_DiedError`, and ``Retry`` where the worker never was there."""
+        if not self._greeted:
+            self._greet()
+        until, file = time.monotonic() + seconds, None
         try:
-            process.stdin.write(struct.pack(">I", len(request)) + request)
-            process.stdin.flush()
-        except OSError as error:
-            raise _DiedError(timed_out=False) from error
-        size = struct.unpack(">I", self._read(4, until))[0]
-        if size > MAX_MESSAGE:
-            raise _DiedError(timed_out=False)
-        return self._read(size, until)
+            self._socket.settimeout(seconds)
+            send(self._socket, b"J", request)
+            while True:
+                self._socket.settimeout(max(until - time.monotonic(), 0.001))
+                kind, data = receive(self._socket)
+                if kind != b"F":
+                    self.checks += 1
+                    return _Answer(kind=kind, data=data, file=file)
+                file = data.decode("utf-8", "replace")
+        except TimeoutError:
+            raise _DiedError(file, late=True) from None
+        except (EOFError, OSError, ValueError):
+            raise _DiedError(file, late=False) from None
 
-    def _read(self, count: int, until: float) -> bytes:
-        assert self._process.stdout is not None  # noqa: S101
-        fd = self._process.stdout.fileno()
-        data = bytearray()
-        while len(data) < count:
-            ready, _, _ = select.select([fd], [], [], max(until - time.monotonic(), 0.0))
-            if not ready:
-                raise _DiedError(timed_out=True)
-            chunk = os.read(fd, min(count - len(data), 1 << 20))
-            if not chunk:
-                raise _DiedError(timed_out=False)
-            data += chunk
-        return bytes(data)
+    def _greet(self) -> None:
+        self._socket.settimeout(_START)
+        try:
+            self._greeted = receive(self._socket)[0] == b"H"
+        except (EOFError, OSError, ValueError) as error:
+            raise Retry(f"a check worker does not start; see the daemon's log ({error})") from error
 
     def kill(self) -> None:
-        """Kill it and all that it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """Kill it and all that it has started; whoever waits for its answer is told."""
+        with self._ending:
+            # Once it has been waited for, its number may be another's.
+            if self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> int:
-        """Kill it, and wait for it; how it ended, as in ``Popen.returncode``."""
-        self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
-        return self._process.wait()
+        """How it ended by itself, if it does so within a moment, as in ``Popen.returncode``; else kill it."""
+        until = time.monotonic() + _MOMENT
+        while not self._has_ended() and time.monotonic() < until:
+            time.sleep(0.005)
+        self.kill()  # also what it has started
+        self._socket.close()
+        with self._ending:
+            return self._process.wait()
 
-    def died_of(self) -> int:
-        """How it has ended by itself, waited for a moment; 0 where it has not."""
+    def _has_ended(self) -> bool:
+        """True where it has, still without waiting for it."""
+        if self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def discard(self) -> None:
+        """Kill it, and wait for it."""
+        self.kill()
+        self.end()
+
+    def worn(self) -> bool:
+        """True where a new one would be better."""
+        if self.checks >= _MAX_CHECKS:
+            return True
         try:
-            return self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return 0
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
+        except OSError:  # it has just ended
+            return True
+        return pages * _PAGE > _MAX_SIZE
+
+
+def _failed(seal: Seal, problem: Problem) -> CheckReport:
+    """The report of a check that came to no end."""
+    names = sorted(entry.name for entry in seal.files if entry.name.endswith(".changes"))
+    summaries = tuple(ChangesSummary(file=name) for name in names)
+    return CheckReport(summaries=summaries, changes=(), problems=(*seal.problems, problem), warnings=())
 
 
 class Checkers:
-    """The pool. :meth:`check` may be called by several threads at once."""
+    """The pool. :meth:`check` may be called by several threads at once; workers start when they are needed."""
 
-    def __init__(self, config: Config, home: Path) -> None:
+    def __init__(self, config: Config, home: Path, *, command: Sequence[str] = _COMMAND) -> None:
+        """``home`` is the uploaders' gnupg home (:class:`~incomingd.verify.keyring.Keyring`)."""
         self._config = config
         self._home = home
-        self._lock = threading.Lock()
+        self._command = command
+        self._free = threading.Condition()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
-        self._slots = threading.BoundedSemaphore(config.service.workers or os.cpu_count() or 1)
         self._closed = False
 
     def check(self, folder: Path, seal: Seal, queue: QueueConfig, now: datetime) -> CheckReport:
-        """Check the sealed upload in ``folder``. Raises ``Retry``."""
-        config = self._config
-        with self._slots:
-            worker = self._take()
+        """Check the sealed upload in ``folder``; waits for a free worker. Raises ``Retry``.
+
+        ``seal`` is what sealing came to, ``now`` the time that signatures and dates are judged by.
+        """
+        worker, config = self._take()
+        keep = False
+        try:
             request = Request(
                 folder=folder,
                 seal=seal,
@@ -131,69 +191,98 @@ class Checkers:
                 config=None if worker.config is config else config,
             )
             worker.config = config
-            try:
-                answer = worker.ask(codec.dumps(request).encode("utf-8"), config.checks.worker_time)
-                reply = codec.loads(answer, Reply)
-            except (_DiedError, codec.CodecError) as failure:
-                return self._buried(worker, failure)
-            self._give_back(worker)
-        if reply.report is None:
-            raise Retry(reply.retry or "a check worker gave no reason")
-        return reply.report
+            answer = worker.check(codec.dumps(request).encode(), config.checks.worker_time)
+            report = self._report(answer, seal, config)
+            keep = not worker.worn()
+        except _DiedError as death:
+            return _failed(seal, self._buried(worker, death, config))
+        finally:
+            self._give_back(worker, keep=keep)
+        return report
 
-    def _take(self) -> _Worker:
-        with self._lock:
+    def _report(self, answer: _Answer, seal: Seal, config: Config) -> CheckReport:
+        if answer.kind == b"R":
+            try:
+                return codec.loads(answer.data, CheckReport)
+            except codec.CodecError as error:
+                log.error("a check worker answered nonsense: %s", error)
+                return _failed(seal, rules.CHECK_CRASHED.problem("its report cannot be read", file=answer.file))
+        if answer.kind == b"T":
+            raise Retry(answer.data.decode("utf-8", "replace"))
+        if answer.kind == b"M":
+            most = config.checks.worker_memory
+            found = f"reading it takes more than {most >> 20} MiB of memory"
+            return _failed(seal, rules.CHECK_MEMORY.problem(found, file=answer.file))
+        log.error("a bug ended the check of %s:\n%s", answer.file, answer.data.decode("utf-8", "replace"))
+        return _failed(seal, rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=answer.file))
+
+    def _take(self) -> tuple[_Worker, Config]:
+        with self._free:
+            while not self._closed and not self._idle and len(self._busy) >= self._most():
+                self._free.wait()
             if self._closed:
                 raise Retry("the daemon ends")
-            worker = self._idle.pop() if self._idle else _Worker()
+            # The one that rested least, so that the others come to rest.
+            worker = self._idle.pop() if self._idle else _Worker(self._command)
             self._busy.add(worker)
-            return worker
+            return worker, self._config
 
-    def _give_back(self, worker: _Worker) -> None:
+    def _most(self) -> int:
+        return self._config.service.workers or os.cpu_count() or 1
+
+    def _give_back(self, worker: _Worker, *, keep: bool) -> None:
         worker.rested_at = time.monotonic()
-        with self._lock:
+        with self._free:
             self._busy.discard(worker)
-            if not self._closed:
+            keep = keep and not self._closed and len(self._idle) + len(self._busy) < self._most()
+            if keep:
                 self._idle.append(worker)
-                return
-        worker.end()
+            self._free.notify()
+        if not keep:
+            worker.discard()
 
-    def _buried(self, worker: _Worker, failure: Exception) -> CheckReport:
-        """A dead worker's report: its one upload is rejected."""
-        died_of = 0 if isinstance(failure, _DiedError) and failure.timed_out else worker.died_of()
-        with self._lock:
-            self._busy.discard(worker)
-        worker.end()
+    def _buried(self, worker: _Worker, death: _DiedError, config: Config) -> Problem:
+        """Why a worker gave no answer: its one upload is rejected for it. Raises ``Retry`` where it was ended here."""
+        seconds, processor = config.checks.worker_time, config.checks.worker_cpu
+        if death.late:
+            worker.kill()
+        ended = worker.end()
         if self._closed:
             raise Retry("the daemon ends")
-        log.warning("a check worker ended (%d): %s", died_of, failure)
-        if isinstance(failure, _DiedError) and (failure.timed_out or died_of == -signal.SIGXCPU):
-            return failed(rules.CHECK_TIMEOUT.problem("reading it took longer than is allowed"))
-        if died_of in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT):
-            return failed(rules.CHECK_CRASHED.problem(f"reading it was ended by {signal.Signals(-died_of).name}"))
-        return failed(rules.CHECK_CRASHED.problem(f"reading it failed (status {died_of}; see the daemon's log)"))
+        log.warning("a check worker ended (%d) while it read %s", ended, death.file)
+        if death.late:
+            return rules.CHECK_TIMEOUT.problem(f"reading it took longer than {seconds:g} s", file=death.file)
+        if ended == -signal.SIGXCPU:
+            found = f"reading it took more than {processor:g} s of processor time"
+            return rules.CHECK_TIMEOUT.problem(found, file=death.file)
+        how = f"the signal {signal.Signals(-ended).name}" if ended < 0 else f"the status {ended}"
+        return rules.CHECK_CRASHED.problem(f"the process that read it ended with {how}", file=death.file)
 
     def rest(self) -> float:
-        """End workers that have been idle for long; the seconds until the next one will have been."""
+        """End workers that have been idle for long, but one; the seconds until the next one will have been."""
         now = time.monotonic()
-        with self._lock:
-            tired = [worker for worker in self._idle if now - worker.rested_at >= _IDLE]
-            self._idle = [worker for worker in self._idle if now - worker.rested_at < _IDLE]
-            due = min((worker.rested_at + _IDLE - now for worker in self._idle), default=float("inf"))
+        with self._free:
+            spare = self._idle if self._busy else self._idle[:-1]
+            tired = [worker for worker in spare if now - worker.rested_at >= _IDLE]
+            self._idle = [worker for worker in self._idle if worker not in tired]
+            due = min((worker.rested_at + _IDLE - now for worker in spare if worker not in tired), default=float("inf"))
         for worker in tired:
-            worker.end()
+            worker.discard()
         return due
 
     def reload(self, config: Config) -> None:
         """Take up a new configuration: from the next check on."""
-        self._config = config
+        with self._free:
+            self._config = config
+            self._free.notify_all()
 
     def close(self) -> None:
         """End all workers; checks that are under way end with ``Retry``."""
-        with self._lock:
+        with self._free:
             self._closed = True
             idle, self._idle = self._idle, []
             for worker in self._busy:
                 worker.kill()
+            self._free.notify_all()
         for worker in idle:
-            worker.end()
+            worker.discard()

@@ -2,11 +2,16 @@
 
 Rules: only what gpgv itself put out as signed is handed on. There is exactly one clear-signed block with one signature,
 and nothing outside it but white space (RFC 4880 §7). gpgv's exit status and VALIDSIG alone are not enough: it calls
-signatures by expired and revoked keys good, blocks that are cut off, and SHA-1 (measured); so every status keyword has
-to be known, and the key is held against our own table. An unknown keyword is a failure.
+signatures by expired and revoked keys good, blocks that are cut off, SHA-1 and a date in 2099 (measured). So every
+status keyword has to be known, and key, digest and date are held against our own table and clock.
+
+What is wrong comes in two kinds: *faults* of the text or the signature, by which the text is worthless, and *doubts*
+about who vouches for it. A .changes needs to be without both. A .dsc may be signed by anybody: the signed .changes
+vouches for its digest.
 """
 
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,96 +19,108 @@ from pathlib import Path
 
 from incomingd import rules
 from incomingd.errors import Retry
-from incomingd.model import Problem
-from incomingd.verify.keyring import KeyTable
+from incomingd.model import Problem, plain
+from incomingd.verify.keyring import Key, KeyTable
 
 _BEGIN, _SIGNATURE, _END = (
     b"-----BEGIN PGP SIGNED MESSAGE-----",
     b"-----BEGIN PGP SIGNATURE-----",
     b"-----END PGP SIGNATURE-----",
 )
+#: The status keywords of a verification that found nothing to say against the signature (GnuPG's doc/DETAILS).
 _HARMLESS = {
     *("NEWSIG", "KEY_CONSIDERED", "SIG_ID", "GOODSIG", "VALIDSIG", "VERIFICATION_COMPLIANCE_MODE"),
     *("PLAINTEXT", "PLAINTEXT_LENGTH", "NOTATION_NAME", "NOTATION_DATA", "NOTATION_FLAGS", "POLICY_URL"),
 }
 #: OpenPGP's numbers of digests that are broken (RFC 4880 §9.4).
 _WEAK = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}
+#: ERRSIG's reason for a missing public key.
+_NO_KEY = "9"
 _FUTURE = timedelta(hours=24)
+#: A signature has some ten status lines.
+_MAX_STATUS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """What a signature came to. ``text`` is there where the bytes are vouched for, or unsigned as allowed.
+    """What a signature came to. ``text`` is what gpgv put out, and None where there are faults.
 
-    ``signed_by`` is the primary key's fingerprint, ``signing_key`` that of the key or subkey that signed.
+    ``signed_by`` is the primary key's fingerprint, ``signing_key`` that of the key or subkey that signed; both are None
+    where no trusted key did. ``made_at`` is when it says it was made.
     """
 
     text: bytes | None
     signed_by: str | None = None
     signing_key: str | None = None
-    problems: tuple[Problem, ...] = ()
+    made_at: datetime | None = None
+    faults: tuple[Problem, ...] = ()
+    doubts: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """How signatures are verified: the keys, the time, and the oldest signature allowed in seconds (0: any)."""
+    """How signatures are verified: gpgv's keyring, what is known of its keys, and the time."""
 
     keyring: Path
     keys: KeyTable
     now: datetime
-    max_age: float
 
     def verify(self, data: bytes, file: str) -> Signed:
-        """Verify a text that has to be signed."""
-        if not is_signed(data):
-            return Signed(text=None, problems=(rules.UNSIGNED.problem("it carries no signature", file=file),))
-        shape = _shape(data)
-        if shape:
-            return Signed(text=None, problems=(rules.NOT_ONE_SIGNATURE.problem(shape, file=file),))
+        """Verify a text that has some OpenPGP armor (:func:`is_signed`). Raises ``Retry`` where gpgv cannot run."""
+        fault = _outer_form(data, file)
+        if fault:
+            return Signed(text=None, faults=(fault,))
         text, status = _gpgv(self.keyring, data)
-        problem = _first_fault(status, file)
-        if problem:
-            return Signed(text=None, problems=(problem,))
-        return self._judge(text, status, file)
+        fault = _fault(status, file)
+        if fault:
+            return Signed(text=None, faults=(fault,))
+        unknown = next((line for line in status if line[0] == "ERRSIG"), None)
+        if unknown:
+            key = unknown[7] if len(unknown) > 7 and unknown[7] != "-" else unknown[1]
+            return Signed(text=text, doubts=(self._unknown(key, file),))
+        return self._known(text, next(line for line in status if line[0] == "VALIDSIG"), file)
 
-    def _judge(self, text: bytes, status: list[list[str]], file: str) -> Signed:
-        valid = next(words for words in status if words[0] == "VALIDSIG")
-        found = self.keys.find(valid[1])
-        if found is None:
-            unknown = rules.UNKNOWN_KEY.problem(f"it is signed by the key {valid[1]}, which is not trusted", file=file)
-            return Signed(text=None, problems=(unknown,))
+    def _unknown(self, key: str, file: str) -> Problem:
+        return rules.UNKNOWN_KEY.problem(f"it is signed by the key {plain(key)}, which is not trusted", file=file)
+
+    def _known(self, text: bytes, valid: list[str], file: str) -> Signed:
+        """The verdict on a signature that is good: VALIDSIG's key, date, end, digest and primary key."""
+        fingerprint, made, ends, digest, primary = valid[1], int(valid[3]), int(valid[4]), valid[8], valid[10]
+        found = self.keys.find(fingerprint)
+        # The keyring and the table are replaced one after the other: in between a key may be in one only.
+        if found is None or found[0].primary.fingerprint != primary:
+            return Signed(text=text, doubts=(self._unknown(fingerprint, file),))
         uploader, key = found
-        problems = []
-        for one in dict.fromkeys((uploader.primary, key)):
-            if one.revoked:
-                problems.append(
-                    rules.REVOKED_KEY.problem(f"the key {one.fingerprint} is revoked or disabled", file=file)
-                )
-            elif one.expired(self.now):
-                at = datetime.fromtimestamp(one.expires, UTC).date()
-                problems.append(rules.EXPIRED_KEY.problem(f"the key {one.fingerprint} expired on {at}", file=file))
-        if valid[8] in _WEAK:
-            problems.append(rules.WEAK_DIGEST.problem(f"the signature uses {_WEAK[valid[8]]}", file=file))
-        problems += self._age(int(valid[3]), file)
+        doubts = [
+            problem
+            for one in dict.fromkeys((uploader.primary, key))
+            if (problem := self._key_problem(one, signing=one is key, file=file))
+        ]
+        if digest in _WEAK:
+            doubts.append(rules.WEAK_DIGEST.problem(f"the signature's digest is {_WEAK[digest]}", file=file))
+        made_at = datetime.fromtimestamp(made, UTC)
+        if made_at > self.now + _FUTURE:
+            found_date = f"the signature is dated {made_at:%Y-%m-%d %H:%M} UTC, and it is {self.now:%Y-%m-%d %H:%M}"
+            doubts.append(rules.FUTURE_SIGNATURE.problem(found_date, file=file))
+        if ends and ends <= self.now.timestamp():
+            end = datetime.fromtimestamp(ends, UTC)
+            doubts.append(rules.EXPIRED_SIGNATURE.problem(f"the signature ended on {end:%Y-%m-%d}", file=file))
         return Signed(
-            text=None if problems else text,
+            text=text,
             signed_by=uploader.primary.fingerprint,
             signing_key=key.fingerprint,
-            problems=tuple(problems),
+            made_at=made_at,
+            doubts=tuple(doubts),
         )
 
-    def _age(self, made: int, file: str) -> list[Problem]:
-        at = datetime.fromtimestamp(made, UTC)
-        if at > self.now + _FUTURE:
-            return [rules.FUTURE_SIGNATURE.problem(f"the signature is dated {at:%Y-%m-%d %H:%M} UTC", file=file)]
-        if self.max_age and (self.now - at).total_seconds() > self.max_age:
-            days = self.max_age / 86400
-            return [
-                rules.OLD_SIGNATURE.problem(
-                    f"the signature is of {at:%Y-%m-%d}; allowed are {days:.0f} days", file=file
-                )
-            ]
-        return []
+    def _key_problem(self, key: Key, *, signing: bool, file: str) -> Problem | None:
+        if key.revoked:
+            return rules.REVOKED_KEY.problem(f"the key {key.fingerprint} is revoked or disabled", file=file)
+        if key.expired(self.now):
+            return rules.EXPIRED_KEY.problem(f"the key {key.fingerprint} expired on {key.expiry}", file=file)
+        if signing and not key.signs:
+            return rules.BAD_SIGNATURE.problem(f"the key {key.fingerprint} is not one for signing", file=file)
+        return None
 
 
 def is_signed(data: bytes) -> bool:
@@ -111,58 +128,100 @@ def is_signed(data: bytes) -> bool:
     return b"-----BEGIN PGP" in data
 
 
-def _shape(data: bytes) -> str:
-    """What is wrong with the form of the one block; empty where nothing is."""
-    lines = [line.rstrip() for line in data.split(b"\n")]
-    body = [line for line in lines if line]
+def too_old(made_at: datetime, now: datetime, max_age: float, file: str) -> Problem | None:
+    """The problem of a signature older than ``max_age`` seconds; 0 allows any age."""
+    if not max_age or (now - made_at).total_seconds() <= max_age:
+        return None
+    return rules.OLD_SIGNATURE.problem(
+        f"the signature is of {made_at:%Y-%m-%d %H:%M} UTC, and {max_age / 86400:.3g} days are allowed", file=file
+    )
+
+
+def _outer_form(data: bytes, file: str) -> Problem | None:
+    """What is wrong with the form of the one block, before gpgv sees it."""
+    # White space is blank, tab and line ends: to gpg a form feed or a vertical tab is text.
+    lines = [line.rstrip(b" \t\r") for line in data.split(b"\n")]
     armor = [line for line in lines if line.startswith((b"-----BEGIN ", b"-----END "))]
     if armor != [_BEGIN, _SIGNATURE, _END]:
-        return f"there are {len(armor)} armor lines, where one signed block has three"
-    if body[0] != _BEGIN:
-        return "there is text before the signed block"
-    if body[-1] != _END:
-        return "there is text after the signed block"
-    return ""
+        shown = ", ".join(plain(line[:60].decode("ascii", "replace")) for line in armor[:6])
+        return rules.NOT_ONE_SIGNATURE.problem(
+            f"its armor lines are {shown}; one signed block has BEGIN PGP SIGNED MESSAGE, BEGIN and END PGP SIGNATURE",
+            file=file,
+        )
+    for name, outside in (("before", lines[: lines.index(_BEGIN)]), ("after", lines[lines.index(_END) + 1 :])):
+        text = next((line for line in outside if line), None)
+        if text is not None:
+            shown = plain(text[:60].decode("utf-8", "replace"))
+            return rules.TEXT_OUTSIDE_SIGNATURE.problem(f'"{shown}" stands {name} the signed block', file=file)
+    return None
 
 
-def _first_fault(status: list[list[str]], file: str) -> Problem | None:
+def _fault(status: list[list[str]], file: str) -> Problem | None:
+    """What gpgv's status says against the signature itself; a key that is not known is none."""
     words = [line[0] for line in status]
+    errors = [line for line in status if line[0] == "ERRSIG"]
+    if words.count("NEWSIG") > 1 or words.count("VALIDSIG") > 1 or len(errors) > 1:
+        return rules.NOT_ONE_SIGNATURE.problem(f"gpg finds {words.count('NEWSIG')} signatures", file=file)
     for line in status:
-        if line[0] in ("ERRSIG", "NO_PUBKEY"):
-            if line[0] == "NO_PUBKEY" or line[6:7] == ["9"]:
-                key = line[8] if line[0] == "ERRSIG" and len(line) > 8 and line[8] != "-" else line[1]
-                return rules.UNKNOWN_KEY.problem(f"it is signed by the key {key}, which is not trusted", file=file)
-            return rules.BAD_SIGNATURE.problem(f"gpg cannot check the signature ({' '.join(line)})", file=file)
         if line[0] == "BADSIG":
-            return rules.BAD_SIGNATURE.problem(f"the signature by {line[1]} does not fit the text", file=file)
-        if line[0] not in _HARMLESS:
-            return rules.BAD_SIGNATURE.problem(f"gpg says {line[0]}, and a good signature has no such word", file=file)
+            return rules.BAD_SIGNATURE.problem(f"the signature by {plain(line[1])} does not fit the text", file=file)
+        if line[0] == "ERRSIG" and line[6:7] != [_NO_KEY]:
+            if line[3] in _WEAK:
+                return rules.WEAK_DIGEST.problem(f"the signature's digest is {_WEAK[line[3]]}", file=file)
+            return rules.BAD_SIGNATURE.problem(f"gpg cannot check it ({plain(' '.join(line))})", file=file)
+    if errors:
+        odd = set(words) - {"NEWSIG", "ERRSIG", "NO_PUBKEY", *("PLAINTEXT", "PLAINTEXT_LENGTH", "KEY_CONSIDERED")}
+        if not odd and words.count("NEWSIG") == 1 and words.count("NO_PUBKEY") == 1:
+            return None
+    odd = set(words) - _HARMLESS
+    if odd:
+        return rules.BAD_SIGNATURE.problem(f"gpg says {', '.join(sorted(odd))}", file=file)
     counts = [words.count(word) for word in ("NEWSIG", "GOODSIG", "VALIDSIG")]
     if counts != [1, 1, 1]:
-        return rules.NOT_ONE_SIGNATURE.problem(
-            f"gpg finds {counts[0]} signatures, {counts[2]} of them valid", file=file
+        return rules.BAD_SIGNATURE.problem(
+            f"gpg finds {counts[0]} signatures, calls {counts[1]} good and {counts[2]} valid", file=file
         )
+    if not _is_whole(next(line for line in status if line[0] == "VALIDSIG")):
+        return rules.BAD_SIGNATURE.problem("gpg describes the signature in a way that is not known", file=file)
     return None
+
+
+def _is_whole(valid: list[str]) -> bool:
+    """VALIDSIG <key> <date> <made> <ends> <version> <reserved> <algorithm> <digest> <class> <primary key>."""
+    # Classes 00 and 01 sign a document; all others sign keys (RFC 4880 §5.2.1).
+    return len(valid) >= 11 and valid[3].isdecimal() and valid[4].isdecimal() and valid[9] in ("00", "01")
 
 
 def _gpgv(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
     """gpgv's output and status lines. The status goes to a file of its own, mixed with nothing."""
+    _readable(keyring)
     status_fd = os.memfd_create("status")
     try:
         command = ["gpgv", "--homedir", str(keyring.parent), "--keyring", str(keyring)]
         command += ["--status-fd", str(status_fd), "--output", "-", "-"]
-        environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         done = subprocess.run(
             command, input=data, capture_output=True, pass_fds=[status_fd], env=environment, check=False
         )
-        os.lseek(status_fd, 0, os.SEEK_SET)
-        with open(status_fd, "rb", closefd=False) as reader:
-            lines = reader.read().decode("utf-8", "replace").splitlines()
+        lines = os.pread(status_fd, _MAX_STATUS, 0).decode("utf-8", "replace").split("\n")
     except FileNotFoundError as error:
         raise Retry("gpgv is not installed; install Debian's package gpgv") from error
     finally:
         os.close(status_fd)
+    if done.returncode in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGKILL):
+        raise Retry(f"gpgv was ended by {signal.Signals(-done.returncode).name}")
     status = [line.split()[1:] for line in lines if line.startswith("[GNUPG:] ") and len(line.split()) > 1]
-    if done.returncode != 0 and not any(line[0] in ("BADSIG", "ERRSIG", "NODATA", "UNEXPECTED") for line in status):
-        status.append(["FAILURE", f"exit-{done.returncode}"])
+    # 1 is a bad signature, 2 an unknown key among others: both have their keyword. Without one nothing is believed.
+    if done.returncode != 0 and not any(line[0] in ("BADSIG", "ERRSIG") for line in status):
+        status.append([f"exit-status-{done.returncode}"])
     return done.stdout, status
+
+
+def _readable(keyring: Path) -> None:
+    try:
+        with keyring.open("rb"):
+            pass
+    except OSError as error:
+        raise Retry(
+            f"{keyring}: {error.strerror}; incomingctl trust KEYFILE, or a restart of the daemon, writes it anew"
+        ) from error

@@ -1,132 +1,146 @@
 """The process that reads what uploaders sent: within limits, one upload at a time, JSON in and JSON out.
 
-Rules: it gets jobs on standard input and answers on standard output, each message a length of four bytes (the highest
-first) and then JSON; nothing is unpickled on either side. It has limits on memory, processor time, open files and file
-sizes, and its parent has one on the time. It may die of any of them: the parent rejects that upload and starts another.
+Rules: it has one socket, as standard input, to the parent that started it (:mod:`.pool`, :mod:`.protocol`).
+
+It has limits on memory, processor time, open files and file sizes, and its parent has one on the time. It may die of
+any of them: the parent rejects that upload and starts another. It ends when its parent does, whatever it is doing.
 """
 
-import contextlib
-import gc
+import ctypes
+import errno
+import faulthandler
 import os
+import queue
 import resource
-import struct
+import signal
+import socket
 import sys
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import BinaryIO
+import threading
+import traceback
 
-from incomingd import codec, rules
+from incomingd import codec
 from incomingd.config import Config
 from incomingd.errors import Retry
-from incomingd.model import CheckReport, Problem, Seal
 from incomingd.verify.check import Job, check
 from incomingd.verify.keyring import Keyring
+from incomingd.verify.protocol import Request, receive, send
 
-#: A message of more than this is none.
-MAX_MESSAGE = 256 << 20
 #: What a worker may write anywhere: gpgv's status lines.
-_FILE_SIZE = 16 << 20
+_FILE_SIZE = 1 << 20
 _OPEN_FILES = 64
+_PR_SET_NO_NEW_PRIVS = 38
+#: What is wrong here is wrong with the machine, not with the upload.
+_ENVIRONMENT = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO, errno.EROFS, errno.ESTALE),
+    *(errno.ENOENT, errno.EACCES, errno.EPERM),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One job; ``config`` comes with the first, and when it has changed. ``home`` is the uploaders' gnupg home."""
+class _Worker:
+    """Does the jobs that come over one socket."""
 
-    folder: Path
-    seal: Seal
-    queue: str
-    home: Path
-    now: datetime
-    config: Config | None
+    def __init__(self, parent: socket.socket) -> None:
+        self._parent = parent
+        self._config: Config | None = None
+        self._keyring: Keyring | None = None
 
+    def serve(self, jobs: "queue.SimpleQueue[bytes]") -> None:
+        send(self._parent, b"H", b"")
+        while True:
+            kind, data = self._answer(jobs.get())
+            send(self._parent, kind, data)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What came of it: a report, or the environment's failure to be tried again."""
+    def _answer(self, data: bytes) -> tuple[bytes, bytes]:
+        try:
+            return b"R", self._check(codec.loads(data, Request))
+        except Retry as failure:
+            return b"T", str(failure).encode()
+        except MemoryError:
+            return b"M", b""
+        except OSError as error:
+            # bz2 and gzip raise OSError for bad data too, without a number; theirs would be a bug of ours.
+            if error.errno in _ENVIRONMENT:
+                return b"T", str(error).encode("utf-8", "replace")
+            return b"C", _trace()
+        except Exception:  # noqa: BLE001  # the parent logs it, and rejects this upload alone
+            return b"C", _trace()
 
-    report: CheckReport | None = None
-    retry: str | None = None
-
-
-def read_message(stream: BinaryIO) -> bytes:
-    """The next message, empty at the end of the stream. Raises ``ValueError`` for one that is too long."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return b""
-    size = struct.unpack(">I", head)[0]
-    if size > MAX_MESSAGE:
-        raise ValueError(f"a message of {size} bytes")
-    return stream.read(size)
-
-
-def write_message(stream: BinaryIO, data: bytes) -> None:
-    """Write one message."""
-    stream.write(struct.pack(">I", len(data)) + data)
-    stream.flush()
-
-
-def main() -> None:
-    """Answer until standard input ends."""
-    source, target = sys.stdin.buffer, sys.stdout.buffer
-    # Whatever else prints must not land among the answers.
-    sys.stdout = sys.stderr
-    config: Config | None = None
-    gc.freeze()
-    while data := read_message(source):
-        request = codec.loads(data, Request)
+    def _check(self, request: Request) -> bytes:
         if request.config is not None:
-            config = request.config
-            _limit(config)
-        if config is None:
-            raise ValueError("the first job came without a configuration")
-        write_message(target, codec.dumps(_answer(request, config)).encode("utf-8", "surrogateescape"))
-
-
-def _limit(config: Config) -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, config.checks.worker_memory),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, _FILE_SIZE),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-    ):
-        resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
-
-
-def _answer(request: Request, config: Config) -> Reply:
-    queue = config.queue(request.queue)
-    if queue is None:
-        return Reply(retry=f"the queue {request.queue} is no longer configured")
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used + config.checks.worker_cpu) + 1, hard))
-    keyring = Keyring(request.home)
-    try:
+            self._config = request.config
+        if self._config is None or self._config.queue(request.queue) is None:
+            raise Retry(f"the queue {request.queue} is not configured")
+        if self._keyring is None or self._keyring.home != request.home:
+            self._keyring = Keyring(request.home)
+        _limit(self._config)
         report = check(
             Job(
                 folder=request.folder,
                 seal=request.seal,
-                queue=queue,
-                config=config,
-                keyring=keyring.public,
-                keys=keyring.load(),
+                queue=self._config.queue(request.queue),  # type: ignore[arg-type]  # it has just been looked up
+                config=self._config,
+                keyring=self._keyring.public,
+                keys=self._keyring.load(),
                 now=request.now,
+                reading=lambda name: send(self._parent, b"F", name.encode()),
             )
         )
-    except Retry as failure:
-        return Reply(retry=str(failure))
-    except MemoryError:
-        return Reply(report=failed(rules.CHECK_MEMORY.problem("reading it took more memory than is allowed")))
-    return Reply(report=report)
+        return codec.dumps(report).encode()
 
 
-def failed(problem: Problem) -> CheckReport:
-    """The report of a check that came to no end."""
-    return CheckReport(summaries=(), changes=(), problems=(problem,), warnings=())
+def _trace() -> bytes:
+    return traceback.format_exc(limit=-20)[-8000:].encode("utf-8", "replace")
+
+
+def _limit(config: Config) -> None:
+    """Memory as configured, and as much processor time from now on."""
+    checks = config.checks
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    for what, most in (
+        (resource.RLIMIT_AS, checks.worker_memory),
+        (resource.RLIMIT_CPU, int(used + checks.worker_cpu) + 1),
+    ):
+        hard = resource.getrlimit(what)[1]
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _confine() -> None:
+    """What holds for the whole life of the process, and for gpgv below it."""
+    for what, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, _FILE_SIZE),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        resource.setrlimit(what, (most, most))
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # systemd signals a whole unit. The daemon ends its workers, or an upload would look as if it had killed one.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+
+
+def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
+    """Take in jobs; when the parent is gone, end this process and all that it has started, at once."""
+    try:
+        while True:
+            jobs.put(receive(parent)[1])
+    except (EOFError, OSError, ValueError):
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve until the parent is gone."""
+    _confine()
+    parent = socket.socket(fileno=os.dup(0))
+    # Whatever else prints must not land among the frames.
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(parent, jobs), daemon=True).start()
+    try:
+        _Worker(parent).serve(jobs)
+    except BrokenPipeError:
+        sys.exit(0)
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    main()

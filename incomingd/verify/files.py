@@ -1,0 +1,162 @@
+"""The files that a .changes lists, against those that the daemon has sealed: what is there, and of what kind.
+
+Pure: digests and sizes of the sealed files are known already. Whether a binary or a source package is sound inside is
+asked elsewhere (:mod:`.binary`, :mod:`.source`).
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import Enum, auto
+
+from incomingd import rules
+from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain
+from incomingd.verify.changes import Changes, Row
+
+_TAR = r"\.tar\.(?:gz|bz2|xz|lzma)(?:\.asc)?"
+_SOURCE_FILE = re.compile(rf".+(?:{_TAR}|\.diff\.gz)", re.ASCII)
+_ORIG = re.compile(rf".+\.orig(?:-[A-Za-z0-9-]+)?{_TAR}", re.ASCII)
+_BINARY = re.compile(r"(?:.*_)?(?P<architecture>[^_]*)\.(?:deb|udeb|ddeb)", re.ASCII)
+#: Debian Policy 2.4, and what the installer's packages have.
+_SECTIONS = frozenset(
+    (
+        *("admin", "cli-mono", "comm", "database", "debug", "devel", "doc", "editors", "education", "electronics"),
+        *("embedded", "fonts", "games", "gnome", "gnu-r", "gnustep", "golang", "graphics", "hamradio", "haskell"),
+        *("httpd", "interpreters", "introspection", "java", "javascript", "kde", "kernel", "libdevel", "libs", "lisp"),
+        *("localization", "mail", "math", "metapackages", "misc", "net", "news", "ocaml", "oldlibs", "otherosfs"),
+        *("perl", "php", "python", "raku", "ruby", "rust", "science", "shells", "sound", "tasks", "tex", "text"),
+        *("utils", "vcs", "video", "web", "x11", "xfce", "zope", "debian-installer"),
+    )
+)
+#: Debian Policy 2.5; extra is what it was until 2017.
+_PRIORITIES = ("required", "important", "standard", "optional", "extra")
+
+
+class Kind(Enum):
+    """What a file is, by its name."""
+
+    BINARY = auto()
+    DSC = auto()
+    SOURCE_FILE = auto()
+    BUILDINFO = auto()
+    BYHAND = auto()
+
+
+def kind(name: str) -> Kind:
+    """What the file ``name`` is (deb-changes(5), "Files")."""
+    if name.endswith((".deb", ".udeb", ".ddeb")):
+        return Kind.BINARY
+    if name.endswith(".dsc"):
+        return Kind.DSC
+    if name.endswith(".buildinfo"):
+        return Kind.BUILDINFO
+    return Kind.SOURCE_FILE if _SOURCE_FILE.fullmatch(name) else Kind.BYHAND
+
+
+def is_orig(name: str) -> bool:
+    """True for an upstream tarball and its signature, which the archive may have already."""
+    return _ORIG.fullmatch(name) is not None
+
+
+def architecture(name: str) -> str:
+    """The architecture in a binary's file name, empty where there is none."""
+    match = _BINARY.fullmatch(name)
+    return match["architecture"] if match else ""
+
+
+def component(section: str) -> str:
+    """The component that a section names: ``contrib`` of ``contrib/devel``, empty of ``devel`` (Debian Policy 2.4)."""
+    return section.rpartition("/")[0]
+
+
+def content(row: Row, sealed: FileEntry) -> list[Problem]:
+    """Size and every given digest of one file, as listed and as sealed."""
+    if sealed.size != row.size:
+        found = f"it has {sealed.size} bytes, and {row.size} are listed"
+        return [rules.SIZE_MISMATCH.problem(found, file=row.name)]
+    return [
+        rules.CHECKSUM_MISMATCH.problem(
+            f"its {algorithm.upper()} is {getattr(sealed.digests, algorithm)}, and {listed} is listed", file=row.name
+        )
+        for algorithm in Digests.__slots__
+        if (listed := getattr(row.digests, algorithm)) and listed != getattr(sealed.digests, algorithm)
+    ]
+
+
+def kinds(changes: Changes, extra_sections: Collection[str]) -> Iterator[Problem]:
+    """Each file is of a known kind; each package has a known section and priority."""
+    for row in changes.rows:
+        what = kind(row.name)
+        if what is Kind.BYHAND:
+            yield rules.BYHAND.problem("no package and no part of one is called so", file=row.name)
+        if what not in (Kind.BINARY, Kind.DSC):
+            continue
+        section = row.section.rpartition("/")[2]
+        if section not in _SECTIONS and section not in extra_sections:
+            yield rules.UNKNOWN_SECTION.problem(f'its section is "{plain(row.section)}"', file=row.name)
+        if row.priority not in _PRIORITIES:
+            yield rules.UNKNOWN_PRIORITY.problem(f'its priority is "{plain(row.priority)}"', file=row.name)
+
+
+def architectures(changes: Changes, file: str) -> Iterator[Problem]:
+    """Architecture is what the files are: source means exactly one .dsc, and each other word has its binaries."""
+    by_kind: dict[Kind, list[str]] = {}
+    for row in changes.rows:
+        by_kind.setdefault(kind(row.name), []).append(row.name)
+    sourceful, dscs = "source" in changes.architectures, by_kind.get(Kind.DSC, [])
+    if sourceful and len(dscs) != 1:
+        yield _mismatch(f"Architecture has source, and {len(dscs)} .dsc are listed, where there must be one", file)
+    if not sourceful and (dscs or by_kind.get(Kind.SOURCE_FILE)):
+        name = (dscs or by_kind[Kind.SOURCE_FILE])[0]
+        yield _mismatch(f"Architecture lacks source, and {name} is listed", file)
+    found = {architecture(name) for name in by_kind.get(Kind.BINARY, [])}
+    listed = set(changes.architectures) - {"source"}
+    for word in sorted(listed - found):
+        yield _mismatch(f'Architecture has "{plain(word)}", and no binary of it is listed', file)
+    for word in sorted(found - listed):
+        yield _mismatch(f'a binary of "{plain(word)}" is listed, and Architecture lacks it', file)
+
+
+def _mismatch(found: str, file: str) -> Problem:
+    return rules.ARCHITECTURE_MISMATCH.problem(found, file=file)
+
+
+def sealed_whole(seal_problems: Collection[Problem]) -> bool:
+    """False where sealing left files out that have no problem of their own: then nobody can say what is missing."""
+    return not any(
+        problem.code == rules.UPLOAD_TOO_LARGE.code
+        or (problem.file is None and problem.code != rules.BAD_UPLOAD_NAME.code)
+        for problem in seal_problems
+    )
+
+
+def absent(
+    changes: Changes,
+    sealed: Mapping[str, FileEntry],
+    seal_problems: Collection[Problem],
+    sources: Iterable[SourcePackage],
+) -> Iterator[Problem]:
+    """Listed files that are not in the upload. An orig that the .dsc describes alike may be in the archive."""
+    in_dsc = {entry.name: entry for source in sources for entry in source.files}
+    if not sealed_whole(seal_problems):
+        return
+    told = {problem.file for problem in seal_problems}
+    for row in changes.rows:
+        if row.name in sealed or row.name in told:
+            continue
+        entry = in_dsc.get(row.name)
+        if entry is None or not is_orig(row.name):
+            yield rules.MISSING_FILE.problem("it is listed, and it is not in the upload", file=row.name)
+        elif (entry.size, entry.digests.sha256) != (row.size, row.digests.sha256):
+            yield rules.SOURCE_FILE_MISMATCH.problem(
+                f"the .changes has {row.size} bytes, SHA256 {row.digests.sha256}, "
+                f"the .dsc {entry.size} bytes, SHA256 {plain(entry.digests.sha256)}",
+                file=row.name,
+            )
+
+
+def strays(changes: Changes, sources: Iterable[SourcePackage]) -> Iterator[Problem]:
+    """Parts of a source that no .dsc lists: they would lie in the pool and in no index."""
+    parts = {entry.name for source in sources for entry in source.files}
+    for row in changes.rows:
+        if kind(row.name) is Kind.SOURCE_FILE and row.name not in parts:
+            yield rules.SOURCE_FILE_SET.problem("the .changes lists it, and the .dsc does not", file=row.name)

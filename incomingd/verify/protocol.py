@@ -1,0 +1,56 @@
+"""What a check worker and its parent say to each other, over one socket.
+
+A frame is a length of four bytes, the highest first, a letter, and that many bytes. The parent sends jobs (``J``) and
+gets back ``H`` once there is a worker, ``F`` with a name before each file that is looked into, and then one of ``R``
+(a report), ``T`` (the machine's fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its trace). Jobs and
+reports are JSON; nothing is ever unpickled.
+"""
+
+import socket
+import struct
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from incomingd.config import Config
+from incomingd.model import Seal
+
+_HEAD = struct.Struct(">Ic")
+#: A frame of more than this is none.
+_MAX_FRAME = 64 << 20
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One job; ``config`` comes with the first, and when it has changed. ``home`` is the uploaders' gnupg home."""
+
+    folder: Path
+    seal: Seal
+    queue: str
+    home: Path
+    now: datetime
+    config: Config | None
+
+
+def send(to: socket.socket, kind: bytes, data: bytes) -> None:
+    """Send one frame. Raises ``OSError``, and ``TimeoutError`` where the socket has a time limit."""
+    to.sendall(_HEAD.pack(len(data), kind) + data)
+
+
+def receive(source: socket.socket) -> tuple[bytes, bytes]:
+    """The next frame's letter and bytes. Raises ``EOFError``, ``ValueError`` for one too long, and as :func:`send`."""
+    size, kind = _HEAD.unpack(_exactly(source, _HEAD.size))
+    if size > _MAX_FRAME:
+        raise ValueError(f"a frame of {size} bytes")
+    return kind, _exactly(source, size)
+
+
+def _exactly(source: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        chunk = source.recv(min(count - len(data), _CHUNK))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return bytes(data)
