@@ -33,7 +33,7 @@ _SIZE_UNITS = {"": 1, "k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class _Bad(ValueError):
+class BadValueError(ValueError):
     """What is allowed, said by a parser that was given something else."""
 
 
@@ -44,7 +44,7 @@ def size(value: Any) -> int:
         return int(float(match[1]) * _SIZE_UNITS[match[2]])
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    raise _Bad('a size in bytes, or a string such as "64M" or "4G"')
+    raise BadValueError('a size in bytes, or a string such as "64M" or "4G"')
 
 
 def duration(value: Any) -> float:
@@ -54,35 +54,35 @@ def duration(value: Any) -> float:
         return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    raise _Bad('seconds, or a string such as "30s", "10m", "12h" or "1d"')
+    raise BadValueError('seconds, or a string such as "30s", "10m", "12h" or "1d"')
 
 
 def text(value: Any) -> str:
     """One line of text without control characters: it may end up in a Release file."""
     if isinstance(value, str) and value.isprintable():
         return value
-    raise _Bad("one line of text")
+    raise BadValueError("one line of text")
 
 
 def word(value: Any) -> str:
     """A suite, codename or queue: one path component."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
-    raise _Bad("a name of letters, digits and . + ~ _ -, the first a letter or digit")
+    raise BadValueError("a name of letters, digits and . + ~ _ -, the first a letter or digit")
 
 
 def component(value: Any) -> str:
     """A component, perhaps with one slash (``updates/main``)."""
     if isinstance(value, str) and _COMPONENT.fullmatch(value):
         return value
-    raise _Bad('a component such as "main"')
+    raise BadValueError('a component such as "main"')
 
 
 def architecture(value: Any) -> str:
     """A Debian architecture that packages can be built for."""
     if isinstance(value, str) and _ARCHITECTURE.fullmatch(value) and value != "any":
         return value
-    raise _Bad('an architecture such as "amd64"')
+    raise BadValueError('an architecture such as "amd64"')
 
 
 def fingerprint(value: Any) -> str:
@@ -90,14 +90,14 @@ def fingerprint(value: Any) -> str:
     squeezed = value.replace(" ", "").upper() if isinstance(value, str) else ""
     if _FINGERPRINT.fullmatch(squeezed):
         return squeezed
-    raise _Bad("a full fingerprint of 40 hex digits")
+    raise BadValueError("a full fingerprint of 40 hex digits")
 
 
 def flag(value: Any) -> bool:
     """true or false."""
     if isinstance(value, bool):
         return value
-    raise _Bad("true or false")
+    raise BadValueError("true or false")
 
 
 def count(low: int = 1, high: int = 1_000_000_000) -> _Parser:
@@ -106,7 +106,7 @@ def count(low: int = 1, high: int = 1_000_000_000) -> _Parser:
     def parse(value: Any) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        raise _Bad(f"a whole number from {low} to {high}")
+        raise BadValueError(f"a whole number from {low} to {high}")
 
     return parse
 
@@ -117,7 +117,7 @@ def one_of(*choices: str) -> _Parser:
     def parse(value: Any) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        raise _Bad("one of " + ", ".join(f'"{c}"' for c in choices))
+        raise BadValueError("one of " + ", ".join(f'"{c}"' for c in choices))
 
     return parse
 
@@ -127,10 +127,10 @@ def list_of(parse_one: _Parser, *, at_least: int = 0) -> _Parser:
 
     def parse(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) < at_least:
-            raise _Bad(f"a list of at least {at_least}" if at_least else "a list")
+            raise BadValueError(f"a list of at least {at_least}" if at_least else "a list")
         items = tuple(_item(parse_one, item) for item in value)
         if len(set(items)) < len(items):
-            raise _Bad("a list with nothing in it twice")
+            raise BadValueError("a list with nothing in it twice")
         return items
 
     return parse
@@ -139,8 +139,8 @@ def list_of(parse_one: _Parser, *, at_least: int = 0) -> _Parser:
 def _item(parse_one: _Parser, item: Any) -> Any:
     try:
         return parse_one(item)
-    except _Bad as bad:
-        raise _Bad(f"a list, each {bad} ({_shown(item)} is not)") from None
+    except BadValueError as bad:
+        raise BadValueError(f"a list, each {bad} ({_shown(item)} is not)") from None
 
 
 def _setting(parse: _Parser, default: Any = MISSING) -> Any:
@@ -402,7 +402,7 @@ class _Reader:
             return default
         try:
             return parse_value(entry[key])
-        except _Bad as bad:
+        except BadValueError as bad:
             self.fault(where, key, f"is {_shown(entry[key])}; must be {bad}")
             return "" if default is MISSING else default
 

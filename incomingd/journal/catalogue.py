@@ -79,7 +79,7 @@ class Catalogue:
         """The file that has, or had, that name in the pool."""
         with self._journal.reading() as db:
             row = db.execute("SELECT * FROM pool_files WHERE path = ?", (path,)).fetchone()
-        return _pool_file(row) if row else None
+        return pool_file_of(row) if row else None
 
     def package(self, key: PackageKey) -> Package | None:
         """The package with that key, whether or not a suite still lists it."""
@@ -335,7 +335,7 @@ def _key(row: sqlite3.Row) -> PackageKey:
     return PackageKey(kind=row["kind"], name=row["name"], version=row["version"], architecture=row["architecture"])
 
 
-def _pool_file(row: sqlite3.Row) -> PoolFile:
+def pool_file_of(row: sqlite3.Row) -> PoolFile:
     path = str(row["path"])
     return PoolFile(
         path=path,

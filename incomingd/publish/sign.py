@@ -93,6 +93,24 @@ class Signer:
             raise Halt(f"{self._home}: gpg made no key; it said: {_last_line(answer.said)}")
         return made[0]
 
+    def adopt_key(self, fingerprint: str) -> str:
+        """Take over a secret key from the keyring of whoever runs this; its fingerprint.
+
+        Raises :class:`Halt` where that has none such, or gives it away only for a passphrase.
+        """
+        command = ["gpg", "--batch", "--no-tty", "--quiet", "--pinentry-mode", "error", "--export-secret-keys"]
+        secret = subprocess.run([*command, fingerprint], capture_output=True, timeout=_PATIENCE, check=False)
+        if secret.returncode or not secret.stdout:
+            raise Halt(
+                f"your keyring gives no secret key {fingerprint}: {_last_line(secret.stderr.decode(errors='replace'))}; "
+                "see gpg --list-secret-keys, or let a key be made"
+            )
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        answer = self._gpg(["--import"], secret.stdout)
+        if answer.code:
+            raise Halt(f"{self._home}: gpg does not import {fingerprint}; it said: {_last_line(answer.said)}")
+        return fingerprint
+
     def usable(self) -> None:
         """Raise :class:`Halt` where not every configured key can sign now; :class:`Retry` where that cannot be told."""
         if not self._keys:

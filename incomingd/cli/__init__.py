@@ -1,0 +1,76 @@
+"""incomingctl: for people, CI jobs and cron.
+
+One module for each verb, or for a few that answer the same kind of question. Verbs that CI jobs use (``wait``,
+``status``) read the status folder as any script could; the others read the journal, and need the daemon's rights.
+What an operator asks for goes into the journal's queue and is done by the daemon, in order with the uploads.
+
+Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 timed out, 4 the service is halted.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from incomingd import __version__
+from incomingd.cli.edge import FAILED, HALTED, USAGE, Instance
+from incomingd.cli.fsck import fsck
+from incomingd.cli.init import init
+from incomingd.cli.packages import history, list_, show
+from incomingd.cli.status import status
+from incomingd.cli.trust import trust, untrust
+from incomingd.cli.wait import wait
+from incomingd.errors import ConfigError, Halt, Retry
+
+
+class _Verbs(click.Group):
+    """Turns the three kinds of failure into a line on stderr and an exit code; a bug keeps its trace."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of a day's work, not of the alphabet
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            _say(error.errors)
+            ctx.exit(USAGE)
+        except Halt as error:
+            _say([str(error)])
+            ctx.exit(HALTED)
+        except Retry as error:
+            _say([str(error)])
+            ctx.exit(FAILED)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:
+            _say([f"{error.filename}: {error.strerror}" if error.filename else str(error)])
+            ctx.exit(FAILED)
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(f"incomingctl: {line}", err=True)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="The configuration; else $INCOMINGD_CONFIG, ./incomingd.toml or /etc/incomingd/incomingd.toml.",
+)
+@click.version_option(__version__)
+@click.pass_context
+def main(ctx: click.Context, file: Path | None) -> None:
+    """Manage an incomingd archive: make one, follow uploads, see what is in it.
+
+    Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration error, 3 timed out, 4 the service is
+    halted.
+    """
+    ctx.obj = Instance(file)
+
+
+for _verb in (init, wait, status, list_, show, history, trust, untrust, fsck):
+    main.add_command(_verb)

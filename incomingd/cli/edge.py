@@ -1,0 +1,82 @@
+"""What every verb stands on: the instance that it is about, exit codes, and how facts are printed."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from incomingd.config import Config, find, load
+from incomingd.errors import ConfigError
+from incomingd.journal import Journal
+from incomingd.places import Places
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED, USAGE, TIMED_OUT, HALTED = 1, 2, 3, 4
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Instance:
+    """The instance that a call is about; its configuration is looked for only by verbs that need one."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ``ConfigError``."""
+        return load(find(self._file))
+
+    @property
+    def places(self) -> Places:
+        """Where everything lies."""
+        return Places(self.config)
+
+    def journal(self) -> Journal:
+        """The journal, to be read only. Raises ``ConfigError`` where there is none, ``Halt`` and ``Retry``."""
+        path = self.places.journal
+        if not path.exists():
+            raise ConfigError(
+                [f"{path}: there is no journal yet, or you may not see it; start incomingd, or ask as its user or root"]
+            )
+        return Journal(path, read_only=True)
+
+
+needs_instance = click.make_pass_decorator(Instance)
+
+
+def json_option(command: _F) -> _F:
+    """``--json``, for every verb that prints facts."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where tables and progress go. In a pipe no line is cut or wrapped."""
+    # rich takes 60 ms to load, and most calls by scripts print a line or JSON.
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 1000, highlight=False, markup=False, emoji=False)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns under headings; nothing at all where there are no rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    if table.row_count:
+        console().print(table)

@@ -1,0 +1,167 @@
+"""``incomingctl init``: makes a whole instance under one folder.
+
+The configuration is written last but for the empty archive itself: what a failure leaves has none, and init can be run
+again. It ends with a first publish, so that apt clients find an empty, signed archive at once.
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from incomingd import config, fsio
+from incomingd.cli.edge import json_option, print_json
+from incomingd.cli.trust import trust_key
+from incomingd.errors import ConfigError
+from incomingd.pipeline import Pipeline
+from incomingd.places import Places
+from incomingd.publish.sign import Signer
+from incomingd.verify.keyring import Keyring, Uploader
+
+_TOML = """\
+# An incomingd archive. docs/config.md has every setting; after a change: incomingd --check-config, then reload.
+[archive]
+root = "archive"                # serve this folder
+origin = {name}
+label = {name}
+signing_keys = [{key}]
+
+{suites}
+[incoming.default]
+path = "incoming"               # drop uploads here
+settle = 2.0                    # seconds without change before an upload that was written in place is taken
+signatures = "{signatures}"         # or "optional": unsigned is accepted, a bad signature never is
+
+# Without any [[uploaders]] every trusted key may upload everything.
+# [[uploaders]]
+# key = "FINGERPRINT"
+# name = "CI of team A"
+# suites = ["{suite}"]
+# sources = ["team-a-*"]
+"""
+_SUITE = """\
+[suites.{table}]
+components = {components}
+architectures = {architectures}
+"""
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--suite", "suites", multiple=True, default=["stable"], show_default=True, help="A suite; may be given again."
+)
+@click.option("--component", "components", multiple=True, default=["main"], show_default=True, help="As --suite.")
+@click.option(
+    "--arch", "architectures", multiple=True, default=["amd64", "arm64"], show_default=True, help="As --suite."
+)
+@click.option("--trust", "keyfiles", type=click.File("rb"), multiple=True, help="Public keys of uploaders.")
+@click.option("--allow-unsigned", is_flag=True, help="Take unsigned uploads, too.")
+@click.option("--signing-key", metavar="FPR", help="A secret key of your own keyring; without it one is made.")
+@json_option
+def init(
+    folder: Path,
+    suites: Sequence[str],
+    components: Sequence[str],
+    architectures: Sequence[str],
+    keyfiles: Sequence[BinaryIO],
+    allow_unsigned: bool,
+    signing_key: str | None,
+    as_json: bool,
+) -> None:
+    """Make a whole instance under DIR: configuration, signing key, folders, and an empty signed archive."""
+    folder = folder.absolute()
+    file = folder / "incomingd.toml"
+    for there in (file, folder / "state" / "journal.db"):
+        if there.exists():
+            raise ConfigError([f"{folder} holds an instance already ({there.name}); name another folder"])
+
+    def text(key: str) -> str:
+        return _text(folder.name, key, suites, components, architectures, allow_unsigned)
+
+    # Every fault of the arguments is told before anything is made.
+    places = Places(config.parse(tomllib.loads(text("")), file))
+    _make_folders(places, folder)
+    keyring = Keyring(places.uploaders_home)
+    keyring.prepare()
+    trusted = [key for keyfile in keyfiles for key in trust_key(keyring, keyfile)]
+    fsio.write_durable(file, text(_signing_key(places, signing_key, folder.name)).encode())
+    Pipeline(config.load(file)).run_once()
+    if as_json:
+        print_json(_facts(places, file, trusted))
+    else:
+        _print_next_steps(places, file, suites[0], trusted)
+
+
+def _text(
+    name: str,
+    key: str,
+    suites: Sequence[str],
+    components: Sequence[str],
+    architectures: Sequence[str],
+    allow_unsigned: bool,
+) -> str:
+    tables = (
+        _SUITE.format(table=_quoted(suite), components=_list(components), architectures=_list(architectures))
+        for suite in dict.fromkeys(suites)
+    )
+    return _TOML.format(
+        name=_quoted(name if name.isprintable() and name else "incomingd"),
+        key=_quoted(key) if key else "",
+        suites="\n".join(tables),
+        suite=suites[0],
+        signatures="optional" if allow_unsigned else "required",
+    )
+
+
+def _quoted(value: str) -> str:
+    """A TOML basic string; a bare word where it is a table's plain name would do as well."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"[{', '.join(_quoted(value) for value in dict.fromkeys(values))}]"
+
+
+def _make_folders(places: Places, folder: Path) -> None:
+    fsio.make_directories(places.state, 0o700)
+    for path in (folder / "incoming", places.status, places.archive):
+        fsio.make_directories(path)
+
+
+def _signing_key(places: Places, wanted: str | None, name: str) -> str:
+    signer = Signer(places.signing_home, ())
+    try:
+        if wanted is None:
+            return signer.create_key(f"{name} archive signing key")
+        return signer.adopt_key(config.fingerprint(wanted))
+    except config.BadValueError as error:
+        raise ConfigError([f"--signing-key: must be {error}"]) from error
+    finally:
+        signer.close()
+
+
+def _facts(places: Places, file: Path, trusted: Sequence[Uploader]) -> dict[str, object]:
+    return {
+        "config": str(file),
+        "incoming": [str(queue.path) for queue in places.config.queues],
+        "status": str(places.status),
+        "archive": str(places.archive),
+        "signing_keys": list(config.load(file).archive.signing_keys),
+        "trusted": [key.primary.fingerprint for key in trusted],
+    }
+
+
+def _print_next_steps(places: Places, file: Path, suite: str, trusted: Sequence[Uploader]) -> None:
+    components = " ".join(places.config.suites[0].components)
+    signed_by = f"[signed-by={places.archive / 'archive-keyring.asc'}]"
+    who = ", ".join(key.primary.fingerprint for key in trusted)
+    click.echo(f"made {file}")
+    click.echo(f"  run it       incomingd --config {file}")
+    click.echo(f"  drop here    {places.config.queues[0].path}")
+    click.echo(f"  look here    {places.status}, or: incomingctl --config {file} status")
+    click.echo(f"  apt source   deb {signed_by} file:{places.archive} {suite} {components}")
+    click.echo(f"  may upload   {who or f'nobody yet: incomingctl --config {file} trust KEYFILE'}")

@@ -1,0 +1,69 @@
+"""The status folder, read as any CI job's script could: no journal, no rights but to read it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from incomingd.config import Config, QueueConfig
+from incomingd.errors import ConfigError
+from incomingd.model import UPLOAD_NAME
+from incomingd.places import Places
+
+SUCCEEDED, FAILED = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The status folder of one instance. Files that are not there, or are being made, are None."""
+
+    config: Config
+
+    def upload(self, name: str) -> dict[str, Any] | None:
+        """The newest upload of that name, or the one with that id where ``name`` is ``#ID``."""
+        places = Places(self.config)
+        if name.startswith("#") and name[1:].isdecimal():
+            return _read(places.status_by_id(int(name[1:])))
+        # A stray path would look into other folders.
+        return _read(places.status_of(name)) if UPLOAD_NAME.fullmatch(name) and name != "index" else None
+
+    def index(self) -> dict[str, Any] | None:
+        """index.json."""
+        return _read(Places(self.config).status_index)
+
+    def halted(self) -> str | None:
+        """Why nothing is published, where the service says that it is halted."""
+        health = (self.index() or {}).get("health", {})
+        return str((health.get("reasons") or ["it is halted"])[0]) if health.get("state") == "halted" else None
+
+    def dropped(self, name: str) -> bool:
+        """True where an upload of that name lies in an incoming folder and has not been taken yet."""
+        return any(_lies_in(queue, name) for queue in self.config.queues)
+
+
+def _lies_in(queue: QueueConfig, name: str) -> bool:
+    return any(os.path.lexists(queue.path / what) for what in (name, f"{name}.changes"))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError([f"{path}: is not a status file of incomingd: {error}"]) from error
+    return value if isinstance(value, dict) else None
+
+
+def upload_name(given: str) -> str:
+    """What people call an upload: its name, its directory with a slash behind it, or its .changes."""
+    return Path(given).name.removesuffix(".changes") if not given.startswith("#") else given
+
+
+def problem_lines(upload: dict[str, Any]) -> list[str]:
+    """One line for each problem: the file, the code and the message."""
+    return [
+        f"{problem['file'] + ': ' if problem['file'] else ''}{problem['message']} [{problem['code']}]"
+        for problem in upload["problems"]
+    ]

@@ -1,0 +1,109 @@
+"""``incomingctl status``: one upload, or the queue and the health of the service. Reads the status folder only."""
+
+import os
+from typing import Any
+
+import click
+
+from incomingd.cli.edge import FAILED, HALTED, Instance, json_option, needs_instance, print_json, print_table
+from incomingd.cli.polled import FAILED as UPLOAD_FAILED
+from incomingd.cli.polled import Polled, problem_lines, upload_name
+
+#: How many of the ended uploads are shown to people.
+_ENDED_SHOWN = 10
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@needs_instance
+@click.pass_context
+def status(ctx: click.Context, instance: Instance, name: str | None, as_json: bool) -> None:
+    """Show one upload, or the queue and the health of the service.
+
+    NAME is an upload's name, or #ID. Exits with 1 where that upload FAILED or is unknown, or where the daemon died; with
+    4 where the service is halted.
+    """
+    polled = Polled(instance.config)
+    ctx.exit(_service(polled, as_json) if name is None else _upload(polled, upload_name(name), as_json))
+
+
+def _upload(polled: Polled, name: str, as_json: bool) -> int:
+    upload = polled.upload(name)
+    if upload is None:
+        what = "waits in incoming and has not been seen yet" if polled.dropped(name) else "no upload has that name"
+        click.echo(f"incomingctl: {name}: {what}", err=True)
+        return FAILED
+    if as_json:
+        print_json(upload)
+    else:
+        print_upload(upload)
+    return FAILED if upload["state"] == UPLOAD_FAILED else 0
+
+
+def print_upload(upload: dict[str, Any]) -> None:
+    """One upload for people: what it is, what became of it, and its log."""
+    ahead = f", {upload['position']} ahead of it" if upload["position"] else ""
+    click.echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}")
+    for changes in upload["changes"]:
+        signed = changes["signed_by"] or "nobody that is trusted"
+        click.echo(
+            f"  {changes['file']}: {changes['source']} {changes['version']} for {changes['distribution']}, "
+            f"signed by {signed}"
+        )
+    published = upload["published"]
+    if published:
+        for suite, result in published["suites"].items():
+            click.echo(f"  in {suite} since generation {result['generation']}")
+        for file in published["files"]:
+            click.echo(f"    {file}")
+    for line in problem_lines(upload):
+        click.echo(f"  problem: {line}")
+    for warning in upload["warnings"]:
+        click.echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+    for line in upload["log"]:
+        click.echo(f"  {line['at']}  {line['message']}")
+
+
+def _service(polled: Polled, as_json: bool) -> int:
+    index = polled.index()
+    if index is None:
+        click.echo("incomingctl: the daemon has not run on this instance yet; start it with: incomingd", err=True)
+        return FAILED
+    health = index["health"]
+    died = health["state"] != "stopped" and not _alive(int(health["pid"]))
+    if died:
+        health |= {"state": "died", "reasons": ["the daemon ended without saying so; start it again, nothing is lost"]}
+    if as_json:
+        print_json(index)
+    else:
+        _print_service(index)
+    return HALTED if health["state"] == "halted" else FAILED if died else 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _print_service(index: dict[str, Any]) -> None:
+    health = index["health"]
+    # What it was doing is of no use once it does nothing.
+    doing = f": {health['doing']}" if health["state"] in ("ok", "degraded") else ""
+    click.echo(f"incomingd {health['version']}, pid {health['pid']}, {health['state']}{doing}")
+    for reason in health["reasons"]:
+        click.echo(f"  {reason}")
+    flight, ended = index["in_flight"], index["ended"]
+    click.echo(f"{len(flight)} in flight, the last {min(len(ended), _ENDED_SHOWN)} that ended:")
+    print_table(
+        ("ID", "NAME", "STATE", "STAGE", "AHEAD", "SINCE"),
+        (
+            (u["id"], u["name"], u["state_name"], u["stage"], u["position"], u["finished_at"] or u["seen_at"])
+            for u in (*flight, *ended[:_ENDED_SHOWN])
+        ),
+    )

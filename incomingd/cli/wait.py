@@ -1,0 +1,106 @@
+"""``incomingctl wait``: blocks until uploads have ended, for the end of a CI job.
+
+It polls the status files. An upload that still lies in an incoming folder has not ended, whatever a status file of its
+name says: that is of an older one.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from incomingd.cli.edge import FAILED, HALTED, TIMED_OUT, Instance, console, json_option, needs_instance, print_json
+from incomingd.cli.polled import FAILED as UPLOAD_FAILED
+from incomingd.cli.polled import SUCCEEDED, Polled, problem_lines, upload_name
+
+#: Seconds between two looks: short at first, since an upload takes some 100 ms.
+_SOONEST, _LATEST = 0.02, 0.5
+
+
+@click.command()
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so many seconds.")
+@json_option
+@needs_instance
+@click.pass_context
+def wait(ctx: click.Context, instance: Instance, names: Sequence[str], timeout: float | None, as_json: bool) -> None:
+    """Wait until each upload has ended, and say how.
+
+    NAME is that of the upload's directory, or of its .changes. Exits with 0 where all SUCCEEDED, 1 where any FAILED
+    (and prints why), 3 where the time was over or an upload was unknown by then, 4 where the service is halted.
+    """
+    waiting = _Waiting(Polled(instance.config), [upload_name(name) for name in names], quiet=as_json)
+    code = waiting.run(timeout)
+    if as_json:
+        print_json(waiting.ended)
+    ctx.exit(code)
+
+
+class _Waiting:
+    """The uploads that are waited for; ``ended`` holds what ended, in that order."""
+
+    def __init__(self, polled: Polled, names: Sequence[str], *, quiet: bool) -> None:
+        self.polled = polled
+        self.open = dict.fromkeys(names)
+        self.ended: list[dict[str, Any]] = []
+        self.quiet = quiet
+
+    def run(self, timeout: float | None) -> int:
+        """Wait; the exit code."""
+        screen = console(stderr=True)
+        pause, until = _SOONEST, None if timeout is None else time.monotonic() + timeout
+        with screen.status("") as shown:
+            while True:
+                lines = self._look()
+                if not self.open:
+                    return FAILED if any(upload["state"] == UPLOAD_FAILED for upload in self.ended) else 0
+                halted = self.polled.halted()
+                if halted:
+                    return self._give_up(lines, f"the service is halted: {halted}", HALTED)
+                if until is not None and time.monotonic() >= until:
+                    return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
+                shown.update("\n".join(lines))
+                time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
+                pause = min(pause * 1.2, _LATEST)
+
+    def _look(self) -> list[str]:
+        """Print what has ended; one line for each upload that has not."""
+        lines = []
+        for name in list(self.open):
+            upload = self.polled.upload(name)
+            if self.polled.dropped(name) and (upload is None or upload["finished_at"]):
+                lines.append(f"{name}: has not been taken yet")
+            elif upload is None:
+                lines.append(f"{name}: unknown so far; nothing of that name is in incoming")
+            elif upload["finished_at"] is None:
+                lines.append(_under_way(upload))
+            else:
+                del self.open[name]
+                self.ended.append(upload)
+                self._tell(upload)
+        return lines
+
+    def _tell(self, upload: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
+        click.echo(f"{upload['name']}: {upload['state_name']}: {last}")
+        for line in problem_lines(upload):
+            click.echo(f"  {line}")
+        if upload["state"] == SUCCEEDED:
+            for warning in upload["warnings"]:
+                click.echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+
+    def _give_up(self, lines: Sequence[str], why: str, code: int) -> int:
+        for line in lines:
+            click.echo(line, err=True)
+        click.echo(f"incomingctl: {why}", err=True)
+        return code
+
+
+def _under_way(upload: dict[str, Any]) -> str:
+    ahead = upload["position"]
+    where = f", {ahead} ahead of it" if ahead else ""
+    last = f": {upload['log'][-1]['message']}" if upload["log"] else ""
+    return f"{upload['name']}: {upload['state_name']}, {upload['stage']}{where}{last}"
