@@ -28,8 +28,8 @@ from incomingd.places import Places
 from incomingd.states import Stage
 
 _UNPACK: dict[str, Callable[[Path], Iterator[bytes]]] = {
-    ".gz": lambda path: _chunks(cast(IO[bytes], gzip.open(path))),
-    ".xz": lambda path: _chunks(lzma.open(path)),
+    ".gz": lambda path: _chunks(cast(IO[bytes], gzip.open(path))),  # noqa: SIM115  # _chunks closes it
+    ".xz": lambda path: _chunks(lzma.open(path)),  # noqa: SIM115  # as above
     ".zst": lambda path: _chunks(zstandard.open(path, "rb")),
 }
 _CHUNK = 1 << 20

@@ -5,6 +5,7 @@ again. It ends with a first publish, so that apt clients find an empty, signed a
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ signatures = "{signatures}"         # or "optional": unsigned is accepted, a bad
 # suites = ["{suite}"]
 # sources = ["team-a-*"]
 """
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SUITE = """\
 [suites.{table}]
 components = {components}
@@ -105,7 +107,11 @@ def _text(
     allow_unsigned: bool,
 ) -> str:
     tables = (
-        _SUITE.format(table=_quoted(suite), components=_list(components), architectures=_list(architectures))
+        _SUITE.format(
+            table=suite if _BARE.fullmatch(suite) else _quoted(suite),
+            components=_list(components),
+            architectures=_list(architectures),
+        )
         for suite in dict.fromkeys(suites)
     )
     return _TOML.format(
@@ -118,7 +124,7 @@ def _text(
 
 
 def _quoted(value: str) -> str:
-    """A TOML basic string; a bare word where it is a table's plain name would do as well."""
+    """A TOML basic string."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""``incomingctl list``, ``show`` and ``history``: what is in a suite, where it came from, and what was published when."""
+"""``incomingctl list``, ``show`` and ``history``: what is in a suite, where it came from, what was published when."""
 
 from collections.abc import Iterator, Sequence
 

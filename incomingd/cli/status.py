@@ -21,8 +21,8 @@ _ENDED_SHOWN = 10
 def status(ctx: click.Context, instance: Instance, name: str | None, as_json: bool) -> None:
     """Show one upload, or the queue and the health of the service.
 
-    NAME is an upload's name, or #ID. Exits with 1 where that upload FAILED or is unknown, or where the daemon died; with
-    4 where the service is halted.
+    NAME is an upload's name, or #ID. Exits with 1 where that upload FAILED or is unknown, or where the daemon died;
+    with 4 where the service is halted.
     """
     polled = Polled(instance.config)
     ctx.exit(_service(polled, as_json) if name is None else _upload(polled, upload_name(name), as_json))

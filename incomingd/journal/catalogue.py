@@ -336,6 +336,7 @@ def _key(row: sqlite3.Row) -> PackageKey:
 
 
 def pool_file_of(row: sqlite3.Row) -> PoolFile:
+    """A row of ``pool_files``."""
     path = str(row["path"])
     return PoolFile(
         path=path,

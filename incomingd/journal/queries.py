@@ -77,7 +77,8 @@ class Queries:
         """What a suite lists, by name; ``pattern`` is held against package and source names."""
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT p.*, group_concat(e.section, ' ') AS sections FROM entries e JOIN packages p ON p.id = e.package"
+                "SELECT p.*, group_concat(e.section, ' ') AS sections"
+                " FROM entries e JOIN packages p ON p.id = e.package"
                 " WHERE e.suite = ? AND (p.name GLOB ? OR p.source GLOB ?) GROUP BY p.id"
                 " ORDER BY p.name, p.kind = 'dsc' DESC, p.architecture",
                 (suite, pattern, pattern),
