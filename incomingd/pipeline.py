@@ -3,10 +3,10 @@
 ::
 
     intake loop     look, claim ──────────────.
-    seal threads    copy and hash             │  each step ends in a journal move, a status file,
-    check threads   a worker process each     │  and a word to the next
+    seal threads    copy and hash             │  each step ends in a journal move, news for
+    check threads   a worker process each     │  the report loop, and a word to the next
     publish loop    the head of the queue  <──'
-    report loop     index.json, positions
+    report loop     status files: what the journal says of all that has news
 
 Rules:
 
@@ -41,7 +41,7 @@ from incomingd.publish.publisher import Publisher
 from incomingd.publish.sign import Signer
 from incomingd.report.health import Board
 from incomingd.report.pulse import Pulse
-from incomingd.report.status import StatusFiles
+from incomingd.report.reporter import Reporter
 from incomingd.states import Stage
 from incomingd.verify.pool import Checkers
 
@@ -49,8 +49,6 @@ log = logging.getLogger(__name__)
 
 #: A loop with nothing to do wakes this often, in seconds, to beat the pulse.
 _IDLE = 20.0
-#: At most this often, in seconds, index.json and the positions are written anew.
-_REPORT_EVERY = 0.1
 #: How many uploads are sealed at once: they wait for the disk, not for a core.
 _SEAL_AT_ONCE = 4
 #: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
@@ -75,10 +73,11 @@ class Pipeline:
         # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
         # before an apt client sees the package.
         self._visible = threading.Lock()
-        self._status = StatusFiles(self.places, self.uploads, self.board.health)
+        self._reporter = Reporter(
+            self.places, self.uploads, self.board, self._visible, lambda: self._publisher.switched
+        )
         self._stopping = threading.Event()
         self._work = threading.Event()  # for the publish loop
-        self._news = threading.Event()  # for the report loop
         self._failed: list[BaseException] = []
         self._on_failure: Callable[[], None] = lambda: None
         self._backoff = Backoff()  # of uploads, by id
@@ -88,6 +87,7 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
         self._sealers = ThreadPoolExecutor(_SEAL_AT_ONCE, thread_name_prefix="seal")
         self._checkers_threads = ThreadPoolExecutor(_workers(config), thread_name_prefix="check")
+        self._clearing = ThreadPoolExecutor(1, thread_name_prefix="clear")
         self._checkers = Checkers(config, self.places.uploaders_home)
         self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
         self._set_config(config)
@@ -118,7 +118,7 @@ class Pipeline:
 
     def _recover(self) -> None:
         recovery.recover(self.config, self.places, self.uploads, self._clock)
-        self._status.rebuild()
+        self._reporter.prepare()
         for upload in self.uploads.open():
             if upload.stage is Stage.CLAIMED:
                 self._claimed(upload)
@@ -133,9 +133,10 @@ class Pipeline:
         self._sealers.shutdown(cancel_futures=True)
         self._checkers.close()
         self._checkers_threads.shutdown(cancel_futures=True)
+        self._clearing.shutdown()
         self._intake.stop_watching()
         self.board.stopped()
-        self._write_index()
+        self._reporter.report(whole=True)
         self._signer.close()
         self.journal.close()
 
@@ -161,7 +162,7 @@ class Pipeline:
 
     def _wake(self) -> None:
         self._work.set()
-        self._news.set()
+        self._reporter.wake(now=self._stopping.is_set())
 
     def reload(self, config: Config) -> None:
         """Take up a new configuration between two publishes."""
@@ -189,7 +190,7 @@ class Pipeline:
             rest = self._checkers.rest()
             for upload_id in self._backoff.due(time.monotonic()):
                 self._claimed(self.uploads.get(upload_id))
-            self._news.set()
+            self._reporter.wake()
             pause = min(again, rest, self.config.service.scan_interval, _IDLE, self._backoff.next_in(time.monotonic()))
             self._intake.wait(max(pause, 0.0))
 
@@ -287,7 +288,7 @@ class Pipeline:
 
     def _rest(self, seconds: float) -> float:
         """Wait, whatever arrives meanwhile; a stop or a reload ends it."""
-        self._news.set()
+        self._reporter.wake()
         until, config = time.monotonic() + seconds, self.config
         while time.monotonic() < until and not self._stopping.is_set() and config is self.config:
             self._pulse.beat("publish")
@@ -301,8 +302,7 @@ class Pipeline:
         self.board.clear_halt()
         self.board.clear_degraded()
         self.board.doing("waiting for uploads")
-        with self._visible:
-            self._status.rebuild()
+        self._reporter.wake(now=True)
         self._pulse.ready()
 
     def _publish(self, batch: list[Upload]) -> None:
@@ -321,10 +321,9 @@ class Pipeline:
         for upload in ended:
             log.info("%s: %s", upload, upload.log[-1].message)
             self._rejections += upload.stage is not Stage.PUBLISHED
-            self._tell(upload)
-        self._news.set()
+        self._tell(*ended)
         for upload in ended:
-            self.clear_away(upload)
+            self._clearing.submit(self.clear_away, upload)
 
     def clear_away(self, upload: Upload) -> None:
         """Keep what a failed upload brought, or remove what a published one no longer needs."""
@@ -339,31 +338,15 @@ class Pipeline:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _tell(self, upload: Upload) -> None:
-        try:
-            self._status.write(upload)
-        except OSError as error:
-            log.warning("%s: its status cannot be written: %s", upload, error)
-            self.board.degrade(Retry(f"status files cannot be written: {error}"))
-        self._news.set()
+    def _tell(self, *uploads: Upload) -> None:
+        self._reporter.tell(uploads)
 
     def _report_loop(self) -> None:
         while not self._stopping.is_set():
             self._pulse.beat("report")
-            self._news.wait(_IDLE)
-            self._news.clear()
-            self._write_index()
-            self._stopping.wait(_REPORT_EVERY)
-
-    def _write_index(self) -> None:
-        with self._visible:
-            try:
-                self._status.refresh_positions()
-                self._status.write_index()
-            except OSError as error:
-                log.warning("status/index.json cannot be written: %s", error)
-        health = self.board.health()
-        self._pulse.status(health.line())
+            self._reporter.wait(_IDLE)
+            self._reporter.report()
+            self._pulse.status(self.board.health().line())
 
     # -- once ---------------------------------------------------------------------------------------------------------
 

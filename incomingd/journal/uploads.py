@@ -170,6 +170,47 @@ class Uploads:
             row = db.execute("SELECT id FROM uploads WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)).fetchone()
         return self.get(row["id"]) if row else None
 
+    def many(self, upload_ids: Iterable[int]) -> list[Upload]:
+        """Several uploads with their logs, in the order of their ids; those that are not there are left out."""
+        wanted = (json.dumps(list(upload_ids)),)
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM uploads WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", wanted
+            ).fetchall()
+            lines: dict[int, list[sqlite3.Row]] = {row["id"]: [] for row in rows}
+            for line in db.execute(
+                "SELECT upload, at, message FROM log WHERE upload IN (SELECT value FROM json_each(?)) ORDER BY rowid",
+                wanted,
+            ):
+                lines.get(line["upload"], []).append(line)
+        return [_upload(row, lines[row["id"]]) for row in rows]
+
+    def newest_ids(self, names: Iterable[str]) -> dict[str, int]:
+        """By name, the id of the upload that was seen last under it."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT name, max(id) AS id FROM uploads WHERE name IN (SELECT value FROM json_each(?)) GROUP BY name",
+                (json.dumps(list(names)),),
+            ).fetchall()
+        return {row["name"]: row["id"] for row in rows}
+
+    def line(self) -> list[tuple[int, Stage]]:
+        """Ids and stages of the uploads that are on their way, in their order."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT id, stage FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence"
+            ).fetchall()
+        return [(row["id"], Stage(row["stage"])) for row in rows]
+
+    def last_ended(self, limit: int) -> list[int]:
+        """The ids of the uploads that ended last, the newest first."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT id FROM uploads WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [row["id"] for row in rows]
+
     def open(self) -> list[Upload]:
         """Every upload that has not ended, without logs: those with a sequence number in its order, then the rest."""
         with self._journal.reading() as db:
@@ -211,13 +252,10 @@ class Uploads:
         return None if row["members"] is None else tuple(json.loads(row["members"]))
 
     def ended(self, limit: int) -> list[Upload]:
-        """The uploads that ended last, the newest first, without logs."""
-        with self._journal.reading() as db:
-            rows = db.execute(
-                "SELECT * FROM uploads WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [_upload(row, ()) for row in rows]
+        """The uploads that ended last, the newest first."""
+        last = self.last_ended(limit)
+        found = {upload.id: upload for upload in self.many(last)}
+        return [found[number] for number in last]
 
     def _move(self, db: sqlite3.Connection, upload: Upload, target: Stage) -> None:
         if not may_move(upload.stage, target):

@@ -62,6 +62,8 @@ class Publisher:
         self._signer = signer
         self._clock = clock
         self._visible = visible
+        #: True where clients see all that the journal has as published: only then may anybody be told.
+        self.switched = all(self._is_switched(suite.name) for suite in config.suites)
 
     def prepare(self) -> None:
         """Bring the archive to what the journal says: at start-up, after a reload, after a halt.
@@ -80,6 +82,7 @@ class Publisher:
                 self._builder.sweep(suite.name, current)
                 if current:
                     self._switch(suite.name, current.number)
+            self.switched = True
             self._publish_keys()
             self._settings_changed()
 
@@ -189,14 +192,21 @@ class Publisher:
             try:
                 self._switch(one.generation.suite, one.generation.number)
             except OSError as error:
+                self.switched = False
                 raise Halt(
                     f"{self._places.suite_link(one.generation.suite)} cannot be switched to generation "
                     f"{one.generation.number}: {error.strerror}; mend it and reload"
                 ) from error
 
+    def _is_switched(self, suite_name: str) -> bool:
+        current = self._generations.current(suite_name)
+        return current is None or fsio.points_to(
+            self._places.suite_link(suite_name), _link_text(suite_name, current.number)
+        )
+
     def _switch(self, suite_name: str, number: int) -> None:
         link = self._places.suite_link(suite_name)
-        target = f".generations/{suite_name}/{number}"
+        target = _link_text(suite_name, number)
         if not fsio.points_to(link, target):
             fsio.switch(link, target)
         suite = self._config.suite(suite_name)
@@ -251,6 +261,10 @@ class _environment:  # noqa: N801  # reads as what it is in a with statement
         if isinstance(error, OSError):
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise Retry(f"the archive cannot be written now: {what}") from error
+
+
+def _link_text(suite_name: str, number: int) -> str:
+    return f".generations/{suite_name}/{number}"
 
 
 def current_generations(generations: Generations, config: Config) -> dict[str, Generation]:

@@ -2,14 +2,23 @@
 
 ``NAME.json`` is the newest upload of that name, ``by-id/ID.json`` each one, ``index.json`` what is in flight, what
 ended last, and the service's health. The form is fixed by the contract: ``schema`` 1. Nothing here is synced: after a
-power cut :meth:`StatusFiles.rebuild` draws what is missing.
+power cut :meth:`StatusFiles.note_all` has drawn what is missing.
+
+Rules:
+
+* Whoever moves an upload only notes it, from any thread. One thread draws what the journal says of all that is noted
+  (:meth:`StatusFiles.draw`) and then writes it (:meth:`StatusFiles.write`): a file may be late, it is never wrong, and
+  moves that follow each other quickly are written once.
+* What cannot be written stays noted, and holds up no other upload's file.
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from incomingd import codec, fsio
+from incomingd.errors import Retry
 from incomingd.journal.uploads import Uploads
 from incomingd.model import UPLOAD_NAME, Upload
 from incomingd.places import Places
@@ -20,6 +29,7 @@ from incomingd.states import Stage
 _ENDED = 200
 #: index.json is not an upload's; one that is called so has its by-id file only.
 _RESERVED = {"index"}
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def render(upload: Upload, position: int | None) -> dict[str, Any]:
@@ -40,71 +50,128 @@ def render(upload: Upload, position: int | None) -> dict[str, Any]:
 
 
 class StatusFiles:
-    """The status folder of one instance. Writing fails with ``OSError``."""
+    """The status folder of one instance. Any thread may note; one thread draws and writes."""
 
     def __init__(self, places: Places, uploads: Uploads, health: Callable[[], Health]) -> None:
         self._places = places
         self._uploads = uploads
         self._health = health
-        self._positions: dict[int, int] = {}
-        self._ended: dict[int, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+        self._noted: set[int] = set()
+        self._positions: dict[int, int] = {}  # as they are
+        self._told: dict[int, int] = {}  # as they were written
+        self._drawn: list[tuple[Upload, bool]] = []  # to be written, each with whether it is the newest of its name
+        self._in_flight: list[str] = []
+        self._ended: dict[int, str] = {}
 
     def prepare(self) -> None:
         """Make the folders, readable for all."""
         fsio.make_directories(self._places.status / "by-id", 0o755)
 
-    def write(self, upload: Upload) -> None:
-        """Write one upload's files."""
-        self._write(upload, self._positions.get(upload.id) if upload.stage is Stage.QUEUED else None)
+    # -- noting -------------------------------------------------------------------------------------------------------
 
-    def _write(self, upload: Upload, position: int | None) -> None:
-        data = _encoded(render(upload, position))
-        fsio.write_atomic(self._places.status_by_id(upload.id), data)
-        if not UPLOAD_NAME.fullmatch(upload.name) or upload.name in _RESERVED:
-            return
-        newest = self._uploads.newest(upload.name)
-        if newest is None or newest.id == upload.id:
-            fsio.write_atomic(self._places.status_of(upload.name), data)
+    def note(self, upload_ids: Iterable[int]) -> None:
+        """These have news."""
+        with self._lock:
+            self._noted.update(upload_ids)
 
-    def refresh_positions(self) -> None:
-        """Write those queued uploads anew whose position has changed."""
-        waiting = [upload for upload in self._uploads.open() if upload.sequence is not None]
-        positions = {u.id: ahead for ahead, u in enumerate(waiting) if u.stage is Stage.QUEUED}
-        changed = [upload_id for upload_id, ahead in positions.items() if self._positions.get(upload_id) != ahead]
-        self._positions = positions
-        for upload_id in changed:
-            self.write(self._uploads.get(upload_id))
+    def note_all(self) -> None:
+        """Every open upload, and those that ended last, are to be written anew."""
+        self.note([*self._uploads.last_ended(_ENDED), *(upload.id for upload in self._uploads.open())])
 
-    def write_index(self) -> None:
-        """Write index.json."""
-        health = self._health()
-        index = {
-            "schema": 1,
-            "health": codec.plain_data(health),
-            "in_flight": [self._summary(upload) for upload in self._uploads.open()],
-            "ended": self._last_ended(),
-        }
-        fsio.write_atomic(self._places.status_index, _encoded(index))
+    def note_positions(self) -> None:
+        """Those queued uploads are to be written anew whose position is not the one that was written."""
+        self.note(number for number, ahead in self._positions.items() if self._told.get(number) != ahead)
 
-    def _last_ended(self) -> list[dict[str, Any]]:
-        """What has ended stays as it is: each is drawn once (200 of them: 30 ms)."""
-        last = self._uploads.ended(_ENDED)
-        self._ended = {upload.id: self._ended.get(upload.id) or self._summary(upload) for upload in last}
-        return list(self._ended.values())
+    # -- drawing ------------------------------------------------------------------------------------------------------
 
-    def _summary(self, upload: Upload) -> dict[str, Any]:
+    def draw(self, *, published: bool) -> bool:
+        """Read from the journal how all that is noted stands; True where an upload is on its way. Raises ``Retry``.
+
+        Where ``published`` is False, those that the journal has as published stay noted: clients cannot see them yet.
+        """
+        line = self._uploads.line()
+        self._positions = {number: ahead for ahead, (number, stage) in enumerate(line) if stage is Stage.QUEUED}
+        with self._lock:
+            noted, self._noted = self._noted, set()
+        try:
+            shown, hidden = _split(self._uploads.many(noted), published=published)
+            newest = self._uploads.newest_ids({upload.name for upload in shown})
+        except Retry:
+            self.note(noted)
+            raise
+        self.note(upload.id for upload in hidden)
+        self._drawn += [(upload, newest[upload.name] == upload.id) for upload in shown]
+        return bool(line)
+
+    def draw_index(self, *, published: bool) -> None:
+        """Read from the journal what index.json lists; ``published`` as in :meth:`draw`."""
+        self._in_flight = [self._summary(upload) for upload in self._uploads.open()]
+        last = self._uploads.last_ended(_ENDED)
+        # What has ended stays as it is: each is drawn once.
+        missing, _ = _split(self._uploads.many(n for n in last if n not in self._ended), published=published)
+        known = self._ended | {upload.id: self._summary(upload) for upload in missing}
+        self._ended = {number: known[number] for number in last if number in known}
+
+    def _summary(self, upload: Upload) -> str:
         shown = render(upload, self._positions.get(upload.id))
         del shown["log"], shown["schema"]
-        return shown
+        return _json(shown)
 
-    def rebuild(self) -> None:
-        """Write all files of open uploads, and of those that ended last."""
-        self.prepare()
-        uploads: Iterable[Upload] = [*reversed(self._uploads.ended(_ENDED)), *self._uploads.open()]
-        for upload in uploads:
-            self.write(self._uploads.get(upload.id))
-        self.write_index()
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write what was drawn. Raises the first ``OSError`` after all the others were tried."""
+        drawn, self._drawn = self._drawn, []
+        failures: list[OSError] = []
+        for upload, is_newest in drawn:
+            try:
+                self._write(upload, is_newest)
+            except OSError as error:
+                self.note([upload.id])
+                failures.append(error)
+        self._told = {number: ahead for number, ahead in self._told.items() if number in self._positions}
+        if failures:
+            raise failures[0]
+
+    def _write(self, upload: Upload, is_newest: bool) -> None:
+        position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED else None
+        own = self._places.status_by_id(upload.id)
+        fsio.write_atomic(own, _encoded(render(upload, position)))
+        if is_newest and UPLOAD_NAME.fullmatch(upload.name) and upload.name not in _RESERVED:
+            fsio.place(own, self._places.status_of(upload.name))
+        if position is not None:
+            self._told[upload.id] = position
+
+    def write_index(self) -> None:
+        """Write index.json: the lists as they were drawn, the health of this moment. Raises ``OSError``."""
+        index = {
+            "schema": "1",
+            "health": _json(codec.plain_data(self._health())),
+            "in_flight": _lines(self._in_flight),
+            "ended": _lines(self._ended.values()),
+        }
+        fsio.write_atomic(self._places.status_index, _object(index))
 
 
-def _encoded(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogateescape")
+def _split(uploads: Iterable[Upload], *, published: bool) -> tuple[list[Upload], list[Upload]]:
+    """Those that may be told, and those that may not yet."""
+    parts: tuple[list[Upload], list[Upload]] = ([], [])
+    for upload in uploads:
+        parts[upload.stage is Stage.PUBLISHED and not published].append(upload)
+    return parts
+
+
+def _encoded(data: dict[str, Any]) -> bytes:
+    """One line for each key. The json module's own indents are made by its slow half: ten times the time."""
+    return _object({key: _json(value) for key, value in data.items()})
+
+
+def _object(members: dict[str, str]) -> bytes:
+    text = ",\n".join(f" {_json(key)}: {value}" for key, value in members.items())
+    return f"{{\n{text}\n}}\n".encode("utf-8", "surrogateescape")
+
+
+def _lines(items: Iterable[str]) -> str:
+    text = ",\n  ".join(items)
+    return f"[\n  {text}\n ]" if text else "[]"

@@ -32,7 +32,7 @@ def test_the_whole_way(uploads: Uploads) -> None:
     assert upload.finished_at == T0 + timedelta(seconds=1)
     assert [line.message for line in upload.log] == ["seen", "claimed", "checked", "published"]
     assert uploads.open() == []
-    assert [u.id for u in uploads.ended(10)] == [upload.id]
+    assert uploads.last_ended(10) == [upload.id]
 
 
 def test_the_sequence_is_the_order_of_the_claims_not_of_the_sightings(uploads: Uploads) -> None:
