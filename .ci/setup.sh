@@ -1,0 +1,46 @@
+# Sourced by ./run, ./test and .ci/run: makes what they need and do not find. Fast where nothing is missing.
+
+# The daemon itself; Python's venv; then what the tests and the benchmark start.
+RUN_PACKAGES="gnupg gpgv python3-venv"
+TEST_PACKAGES="$RUN_PACKAGES apt-utils dbus dpkg-dev dput lintian nginx-light openssh-client openssh-server reprepro
+  rsync systemd util-linux xz-utils zstd"
+BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "these Debian packages are missing: $missing. Install them as root: apt-get install $missing"
+  fi
+}
+
+# debian_packages NAME…: install those that are missing.
+debian_packages() {
+  command -v apt-get >/dev/null || die "this is not Debian or one of its kin: there is no apt-get"
+  missing=
+  for package; do
+    case $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) in
+      installed) ;;
+      *) missing="$missing $package" ;;
+    esac
+  done
+  [ -n "$missing" ] || return 0
+  say "installing Debian packages:$missing"
+  as_root apt-get update -qq
+  # Debian starts what it installs; the tests start their own.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >&2
+}
+
+# virtual_environment EXTRAS: .venv with this project and its extras, made anew when pyproject.toml changes.
+virtual_environment() {
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or later is needed"
+  wanted="$(python3 --version) $1 $(sha256sum <pyproject.toml)"
+  [ "$(cat .venv/made-for 2>/dev/null)" != "$wanted" ] || return 0
+  say "making the virtual environment .venv"
+  python3 -m venv --clear .venv
+  .venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$1]"
+  printf '%s\n' "$wanted" >.venv/made-for
+}
