@@ -130,8 +130,15 @@ class Builder:
         key: str | None = "",
         upload_name: str = "",
     ) -> Upload:
-        """The upload of files that are in ``folder`` already: their .changes is written and signed."""
-        text, stem = changes_text(list(files), distribution)
+        """The upload of files that are in ``folder`` already: signed as by debsign, the .dsc first.
+
+        A .dsc that has a signature keeps it.
+        """
+        files = list(files)
+        for dsc in (file for file in files if file.suffix == ".dsc" and key is not None):
+            if not dsc.read_bytes().startswith(b"-----BEGIN"):
+                dsc.write_bytes(self.keys.sign(dsc.read_bytes(), key or self.key))
+        text, stem = changes_text(files, distribution)
         text = edit(text)
         changes = folder / f"{stem}.changes"
         changes.write_bytes(text.encode() if key is None else self.keys.sign(text, key or self.key))

@@ -1,0 +1,142 @@
+"""The ways in which people send uploads, and the real apt as the witness that each has arrived."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.apt import Apt, served
+from tests.support.instance import Instance
+from tests.support.sshd import Sshd, sshd
+from tests.support.uploads import Builder, Upload
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd") / "sshd") as one:
+        yield one
+
+
+@pytest.fixture
+def apt(instance: Instance, tmp_path: Path) -> Iterator[Apt]:
+    with served(instance.archive) as address:
+        yield Apt(tmp_path / "apt", address, instance.keyring)
+
+
+def run(*command: str | Path, **options: object) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def dput(upload: Upload, tmp_path: Path, builder: Builder, **settings: str) -> None:
+    """dput with a host of our own; it checks the signature itself, as it does for everyone."""
+    config = tmp_path / "dput.cf"
+    lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
+    config.write_text(
+        f"[DEFAULT]\nrun_dinstall = 0\npost_upload_command =\n[ours]\nallow_unsigned_uploads = 0\n{lines}"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "GNUPGHOME": str(builder.keys.home)}
+    run("dput", "--config", config, "ours", upload.changes, env=environment)
+
+
+@needs("dput")
+def test_dput_local(instance: Instance, builder: Builder, apt: Apt, tmp_path: Path) -> None:
+    upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
+    dput(upload, tmp_path, builder, method="local", incoming=str(instance.incoming))
+    instance.succeeded(upload.flat_name)
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
+    assert "hello_1.0-1.debian.tar.xz" in apt.source("hello")
+    assert list(instance.incoming.iterdir()) == []
+
+
+@needs("dput")
+def test_dput_over_ssh(instance: Instance, builder: Builder, apt: Apt, tmp_path: Path, server: Sshd) -> None:
+    upload = builder.upload("hello", "1.0", source="native")
+    options = "".join(f"\n  {key}={value}" for key, value in server.settings.items())
+    settings = {"fqdn": "127.0.0.1", "login": "root", "incoming": str(instance.incoming)}
+    dput(upload, tmp_path, builder, method="scp", ssh_config_options=options, **settings)
+    instance.succeeded(upload.flat_name)
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0_amd64.deb"]
+    assert "hello-1.0" in apt.source("hello")
+
+
+@needs("rsync")
+def test_rsync_of_a_directory(instance: Instance, builder: Builder, apt: Apt, server: Sshd) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    shell = " ".join(["ssh", *server.options])
+    run("rsync", "-a", "-e", shell, upload.folder, f"root@127.0.0.1:{instance.incoming}/")
+    instance.succeeded(upload.name)
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
+
+
+@needs("scp")
+@pytest.mark.parametrize("way", ["-O", "-s"], ids=["scp", "sftp"])
+def test_scp_of_a_directory(instance: Instance, builder: Builder, apt: Apt, server: Sshd, way: str) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    run("scp", way, "-q", "-r", "-p", *server.options, upload.folder, f"root@127.0.0.1:{instance.incoming}/")
+    instance.succeeded(upload.name)
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
+
+
+@needs("sftp")
+def test_sftp_under_a_hidden_name(instance: Instance, builder: Builder, apt: Apt, server: Sshd) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    puts = "".join(f"put {file} {instance.incoming}/.job-7/{file.name}\n" for file in upload.files)
+    batch = f"mkdir {instance.incoming}/.job-7\n{puts}rename {instance.incoming}/.job-7 {instance.incoming}/job-7\n"
+    run("sftp", *server.options, "-b", "-", "root@127.0.0.1", input=batch)
+    instance.succeeded("job-7")
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
+
+
+def test_mv_of_a_directory(instance: Instance, builder: Builder, apt: Apt) -> None:
+    upload = builder.upload("hello", "1.0-1", architectures=("amd64", "arm64"))
+    run("mv", upload.folder, instance.incoming / "job-1234")
+    found = instance.succeeded("job-1234")
+    assert found["stage"] == "published"
+    assert found["changes"][0]["signed_by"] == builder.key
+    apt.update()
+    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
+    assert (apt.install("hello") / "usr/share/doc/hello/README").read_text() == "hello 1.0-1\n"
+
+
+def test_wait_ends_when_apt_can_have_it(instance: Instance, builder: Builder, apt: Apt) -> None:
+    good, bad = builder.upload("hello", "1.0-1"), builder.upload("unsigned", "1.0-1", key=None)
+    good.send_directory(instance.incoming)
+    bad.send_directory(instance.incoming)
+    done = instance.ctl("wait", good.name, "--timeout", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    apt.update()
+    assert apt.candidate("hello") == "1.0-1"
+    refused = instance.ctl("wait", good.name, bad.name, "--timeout", "60")
+    assert refused.returncode == 1
+    assert "unsigned" in refused.stdout
+
+
+def test_the_same_upload_again_is_no_failure(instance: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0", source="native")
+    first = instance.succeeded(upload.send_directory(instance.incoming, "job-1"))
+    again = instance.succeeded(upload.send_directory(instance.incoming, "job-2"))
+    assert not first["already_published"]
+    assert again["already_published"]
+
+
+def test_other_bytes_under_the_same_name(instance: Instance, builder: Builder) -> None:
+    instance.succeeded(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
+    other = builder.upload("hello", "1.0-1", content="something else", upload_name="job-2")
+    assert "pool-conflict" in instance.failed(other.send_directory(instance.incoming))
+
+
+def test_an_older_version(instance: Instance, builder: Builder) -> None:
+    instance.succeeded(builder.upload("hello", "2.0-1").send_directory(instance.incoming))
+    assert "version-not-newer" in instance.failed(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
