@@ -24,8 +24,9 @@ from incomingd import fsio
 from incomingd.errors import Halt, Retry
 from incomingd.model import plain
 
-#: gpg's agent listens in its home; sun_path of unix(7) holds 108 bytes, and this is the longest of its sockets' names.
-_LONGEST_HOME = 107 - len("/S.gpg-agent.browser")
+#: gpg's agent listens in its home, and this is the longest of its sockets' names; sun_path of unix(7) holds 108 bytes,
+#: and the agent leaves one free beside the final NUL.
+_LONGEST_HOME = 106 - len("/S.gpg-agent.browser")
 #: Seconds for one call of gpg; it takes some 10 ms.
 _PATIENCE = 30.0
 #: No settings of the home, no trust database (the configured fingerprints are the trust), no question: a passphrase

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -267,6 +268,14 @@ def test_a_home_with_a_name_too_long_for_a_socket(tmp_path: Path, monkeypatch: p
     signer.close()
     assert not short.exists()
     assert not (home / "S.gpg-agent").exists()
+
+
+@pytest.mark.parametrize("length", range(84, 90))
+def test_a_home_at_the_limit_of_a_sockets_name(length: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="incomingd-") as folder:
+        signer = Signer(Path(folder) / ("x" * (length - len(folder) - 1)), ())
+        assert len(signer.create_key("Example archive")) == 40
+        signer.close()
 
 
 def test_closing_ends_the_agent(home: Path) -> None:
