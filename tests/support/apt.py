@@ -57,8 +57,16 @@ class Apt:
         assert not bad, said
         return done.stdout
 
+    def pretend_installed(self, package: str, version: str) -> None:
+        """A dependency that no archive of the test has."""
+        with (self.root / "root/var/lib/dpkg/status").open("a") as status:
+            status.write(
+                f"Package: {package}\nStatus: install ok installed\nVersion: {version}\nArchitecture: amd64\n"
+                "Maintainer: Nobody <nobody@example.org>\nDescription: not really here\n\n"
+            )
+
     def update(self) -> None:
-        """``apt-get update``; a server tells old from new by whole seconds, so nothing of before is kept."""
+        """``apt-get update``."""
         self.run("update")
 
     def candidate(self, package: str) -> str:
