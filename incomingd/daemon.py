@@ -3,11 +3,15 @@
 Signals: SIGTERM and SIGINT end it after the step in hand; SIGHUP reloads the configuration, and a broken one is
 refused and the old one kept; SIGIO, which a broken lease may send (see :func:`incomingd.fsio.has_writer`), is ignored.
 
-Exit status: 0 ended as asked; 1 ``--once`` and an upload was rejected, or a bug; 2 usage or configuration; 4 halted
-(with ``--once``), or the journal cannot be used.
+Rights that it was given by the service manager are its own: neither check workers nor gpg get them.
+
+Exit status: 0 ended as asked; 1 ``--once`` and an upload was rejected, or a bug, or the machine failed it and it is to
+be started again; 2 usage or configuration; 4 halted: with ``--once``, or the journal cannot be used.
 """
 
 import contextlib
+import ctypes
+import faulthandler
 import fcntl
 import logging
 import os
@@ -30,6 +34,7 @@ from incomingd.report.pulse import Pulse
 log = logging.getLogger("incomingd")
 
 EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 1, 2, 4
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +48,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 1, 2, 4
 def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> None:
     """Take in Debian package uploads and publish them, in order, into a signed APT repository."""
     _log_to_stderr(verbose)
+    _keep_rights()
     config = _config(file)
     if check_config:
         click.echo(f"{config.file}: no errors")
@@ -50,9 +56,12 @@ def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> No
     try:
         with _alone(Places(config)):
             status = _run_once(config) if once else _run(config)
-    except (Halt, Retry, OSError) as failure:
+    except Halt as failure:
         log.critical("cannot run: %s", failure)
         status = EXIT_HALTED
+    except (Retry, OSError) as failure:
+        log.critical("cannot run now: %s", failure)
+        status = EXIT_FAILED
     sys.exit(status)
 
 
@@ -73,6 +82,11 @@ def _log_to_stderr(verbose: bool) -> None:
     logging.basicConfig(stream=sys.stderr, format=form, level=logging.DEBUG if verbose else logging.INFO)
     for chatty in ("watchdog", "gnupg"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _keep_rights() -> None:
+    """Pass no capability on to programs that are started from here (capabilities(7), "Ambient")."""
+    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -106,6 +120,7 @@ def _run(config: Config) -> int:
         wanted.append(number)
         stirred.set()
 
+    faulthandler.enable()  # the watchdog's SIGABRT shows where each thread hangs
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, note)
@@ -134,7 +149,6 @@ def _reload(pipeline: Pipeline, pulse: Pulse) -> None:
             for line in error.errors:
                 log.error("%s", line)
             log.error("the new configuration is refused; the old one is kept")
-            pipeline.board.refuse_config(error.errors)
+            pipeline.refuse(error.errors)
             return
         pipeline.reload(config)
-        log.info("configuration taken up anew")

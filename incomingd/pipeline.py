@@ -47,8 +47,6 @@ from incomingd.verify.pool import Checkers
 
 log = logging.getLogger(__name__)
 
-#: A loop with nothing to do wakes this often, in seconds, to beat the pulse.
-_IDLE = 20.0
 #: How many uploads are sealed at once: they wait for the disk, not for a core.
 _SEAL_AT_ONCE = 4
 #: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
@@ -90,6 +88,7 @@ class Pipeline:
         self._clearing = ThreadPoolExecutor(1, thread_name_prefix="clear")
         self._checkers = Checkers(config, self.places.uploaders_home)
         self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
+        self._new_config = config
         self._set_config(config)
 
     def _set_config(self, config: Config) -> None:
@@ -111,7 +110,7 @@ class Pipeline:
             ("publish", self._publish_loop),
             ("report", self._report_loop),
         ):
-            self._pulse.register(name, _IDLE * 2)
+            self._pulse.register(name)
             thread = threading.Thread(target=self._guarded, args=(loop,), name=name)
             self._threads.append(thread)
             thread.start()
@@ -151,6 +150,8 @@ class Pipeline:
             loop()
         except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
             self._bug(f"the {threading.current_thread().name} loop", bug)
+        finally:
+            self._pulse.unregister(threading.current_thread().name)
 
     def _bug(self, where: str, bug: BaseException) -> None:
         log.critical("a bug ended %s", where, exc_info=bug)
@@ -165,19 +166,29 @@ class Pipeline:
         self._reporter.wake(now=self._stopping.is_set())
 
     def reload(self, config: Config) -> None:
-        """Take up a new configuration between two publishes."""
+        """Have a new configuration taken up, between two publishes."""
+        fixed = ("state", "status")
+        if any(getattr(config.service, key) != getattr(self.config.service, key) for key in fixed):
+            log.warning("[service] state and status are taken up at the next restart only")
+            config = replace(config, service=self.config.service)
+        self._new_config = config
+        self.board.refuse_config(())
+        self._wake()
+
+    def refuse(self, errors: tuple[str, ...]) -> None:
+        """Tell that a new configuration was refused."""
+        self.board.refuse_config(errors)
+        self._reporter.wake()
+
+    def _take_up(self, config: Config) -> None:
+        old = self._signer
         with self._visible:
-            fixed = ("state", "status")
-            if any(getattr(config.service, key) != getattr(self.config.service, key) for key in fixed):
-                log.warning("[service] state and status are taken up at the next restart only")
-                config = replace(config, service=self.config.service)
-            old = self._signer
             self._set_config(config)
-            old.close()
+        old.close()
         self._checkers.reload(config)
         self._intake.reload(config)
         self._intake.wake()
-        self._wake()
+        log.info("the new configuration is in force")
 
     # -- intake -------------------------------------------------------------------------------------------------------
 
@@ -191,7 +202,8 @@ class Pipeline:
             for upload_id in self._backoff.due(time.monotonic()):
                 self._claimed(self.uploads.get(upload_id))
             self._reporter.wake()
-            pause = min(again, rest, self.config.service.scan_interval, _IDLE, self._backoff.next_in(time.monotonic()))
+            pause = min(again, rest, self.config.service.scan_interval, self._pulse.idle)
+            pause = min(pause, self._backoff.next_in(time.monotonic()))
             self._intake.wait(max(pause, 0.0))
 
     def _claimed(self, upload: Upload) -> None:
@@ -266,13 +278,15 @@ class Pipeline:
         if self._stopping.is_set():
             return 0.0
         try:
+            if self._new_config is not self.config:
+                self._take_up(self._new_config)
             if not self._prepared:
                 self._prepare()
             batch = self.uploads.head(self.config.publish.batch)
             if batch:
                 self._publish(batch)
                 return 0.0
-            return 0.0 if self._publisher.tidy() else _IDLE
+            return 0.0 if self._publisher.tidy() else self._pulse.idle
         except Retry as failure:
             delay = self._publish_backoff.failed(0, time.monotonic())
             log.warning("publishing waits %.0f s: %s", delay, failure)
@@ -289,16 +303,15 @@ class Pipeline:
     def _rest(self, seconds: float) -> float:
         """Wait, whatever arrives meanwhile; a stop or a reload ends it."""
         self._reporter.wake()
-        until, config = time.monotonic() + seconds, self.config
-        while time.monotonic() < until and not self._stopping.is_set() and config is self.config:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping.is_set() and self._new_config is self.config:
             self._pulse.beat("publish")
-            self._stopping.wait(0.2)
+            self._stopping.wait(min(0.2, self._pulse.idle))
         return 0.0
 
     def _prepare(self) -> None:
-        publisher = self._publisher
-        publisher.prepare()
-        self._prepared = publisher is self._publisher
+        self._publisher.prepare()
+        self._prepared = True
         self.board.clear_halt()
         self.board.clear_degraded()
         self.board.doing("waiting for uploads")
@@ -344,9 +357,17 @@ class Pipeline:
     def _report_loop(self) -> None:
         while not self._stopping.is_set():
             self._pulse.beat("report")
-            self._reporter.wait(_IDLE)
+            self._reporter.wait(self._pulse.idle)
             self._reporter.report()
-            self._pulse.status(self.board.health().line())
+            self._pulse.status(self._line())
+
+    def _line(self) -> str:
+        """What the service manager shows: how it is, and how many uploads are taken in and not published yet."""
+        try:
+            waiting = len(self.uploads.line())
+        except Retry:  # the reporter has told why
+            return self.board.health().line()
+        return f"{self.board.health().line()}; {waiting} in the queue"
 
     # -- once ---------------------------------------------------------------------------------------------------------
 

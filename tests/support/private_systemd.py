@@ -75,7 +75,7 @@ class PrivateSystemd:
         assert self._boot is not None
         assert self._boot.poll() is None, f"it did not boot: {self._said()}"
         # Until it has become systemd the mounts are still being made.
-        if os.readlink(f"/proc/{self.pid}/exe") != os.path.realpath(_SYSTEMD):
+        if not Path(f"/proc/{self.pid}/exe").samefile(_SYSTEMD):
             return False
         return self.run("systemctl", "is-active", "--quiet", "basic.target", check=False).returncode == 0
 
