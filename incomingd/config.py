@@ -351,10 +351,9 @@ class _Reader:
             self.fault(table, "", f"there must be at least one [{table}.NAME] table")
             return
         for name, entry in entries.items():
-            if _WORD.fullmatch(name):
-                yield name, entry
-            else:
+            if not _WORD.fullmatch(name):
                 self.fault(f"{table}.{plain(name)}", "", "the table's name must be letters, digits and . + ~ _ -")
+            yield name, entry
 
     def suites(self, document: Mapping[str, Any], checks: ChecksConfig) -> Iterable[SuiteConfig]:
         for name, entry in self.named(document, "suites"):
