@@ -5,10 +5,13 @@ Rules:
 * Everything is written and synced before the commit; the folder is no generation until the journal says so, and one
   that the journal does not know is removed at the next start or the next try.
 * A file that did not change is a hard link to that of the generation before. Files are never changed in place.
+* Each generation's InRelease is dated at least a whole second after the one before: that is how finely HTTP tells new
+  from old, and an apt that looked a moment ago would be told that nothing has changed.
 * The index files of the last ``keep_generations`` stay reachable by hash, for clients that hold an older InRelease.
 """
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,6 +109,7 @@ class GenerationBuilder:
         self._keep_by_hash(suite.name, folder, previous)
         at = max(now, previous.at) if previous else now
         inrelease = self._release(suite, folder, files, at)
+        self._date(suite.name, folder, previous, at)
         self._sync(folder, folders)
         generation = Generation(
             suite=suite.name,
@@ -159,6 +163,14 @@ class GenerationBuilder:
         fsio.write_new(folder / "InRelease", [signatures.inrelease])
         fsio.write_new(folder / "Release.gpg", [signatures.release_gpg])
         return signatures.inrelease
+
+    def _date(self, suite: str, folder: Path, previous: Generation | None, at: datetime) -> None:
+        seconds = int(at.timestamp())
+        before = self._places.generation(suite, previous.number) / "InRelease" if previous else None
+        if before is not None and before.exists():
+            seconds = max(seconds, int(before.stat().st_mtime) + 1)
+        for name in ("Release", "InRelease", "Release.gpg"):
+            os.utime(folder / name, (seconds, seconds))
 
     def _sync(self, folder: Path, above: Iterable[Path]) -> None:
         """Files first, then the folders from the inside out, then those above that were made too."""

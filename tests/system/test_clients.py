@@ -123,6 +123,15 @@ def test_wait_ends_when_apt_can_have_it(instance: Instance, builder: Builder, ap
     assert "unsigned" in refused.stdout
 
 
+def test_apt_that_looked_a_moment_ago_sees_what_has_come_since(instance: Instance, builder: Builder, apt: Apt) -> None:
+    """HTTP tells new from old by whole seconds, and publishing takes less than one."""
+    uploads = [builder.upload("hello", f"1.0-{number}") for number in range(1, 6)]
+    for number, upload in enumerate(uploads, 1):
+        instance.succeeded(upload.send_directory(instance.incoming))
+        apt.update()
+        assert apt.candidate("hello") == f"1.0-{number}"
+
+
 def test_the_same_upload_again_is_no_failure(instance: Instance, builder: Builder) -> None:
     upload = builder.upload("hello", "1.0", source="native")
     first = instance.succeeded(upload.send_directory(instance.incoming, "job-1"))
