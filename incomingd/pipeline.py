@@ -3,8 +3,8 @@
 ::
 
     intake loop     look, claim ──────────────.
-    seal threads    copy and hash             │  each step ends in a journal move, news for
-    check threads   a worker process each     │  the report loop, and a word to the next
+    check threads   copy and hash, then ask   │  each step ends in a journal move, news for
+                    a worker process          │  the report loop, and a word to the next
     publish loop    the head of the queue  <──'
     report loop     status files: what the journal says of all that has news
 
@@ -47,8 +47,8 @@ from incomingd.verify.pool import Checkers
 
 log = logging.getLogger(__name__)
 
-#: How many uploads are sealed at once: they wait for the disk, not for a core.
-_SEAL_AT_ONCE = 4
+#: So many more uploads than there are check workers are in hand at once: they are sealed meanwhile.
+_SEAL_AHEAD = 2
 #: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
 _HALT_RETRY = 60.0
 
@@ -83,8 +83,7 @@ class Pipeline:
         self._looks = 0
         self._rejections = 0
         self._threads: list[threading.Thread] = []
-        self._sealers = ThreadPoolExecutor(_SEAL_AT_ONCE, thread_name_prefix="seal")
-        self._checkers_threads = ThreadPoolExecutor(_workers(config), thread_name_prefix="check")
+        self._hands = ThreadPoolExecutor(_workers(config) + _SEAL_AHEAD, thread_name_prefix="check")
         self._clearing = ThreadPoolExecutor(1, thread_name_prefix="clear")
         self._checkers = Checkers(config, self.places.uploaders_home)
         self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
@@ -129,9 +128,9 @@ class Pipeline:
         self._intake.wake()
         for thread in self._threads:
             thread.join()
-        self._sealers.shutdown(cancel_futures=True)
+        self._hands.shutdown(wait=False, cancel_futures=True)
         self._checkers.close()
-        self._checkers_threads.shutdown(cancel_futures=True)
+        self._hands.shutdown()
         self._clearing.shutdown()
         self._intake.stop_watching()
         self.board.stopped()
@@ -209,12 +208,12 @@ class Pipeline:
     def _claimed(self, upload: Upload) -> None:
         self._tell(upload)
         if not self._stopping.is_set():
-            self._sealers.submit(self._step, self._seal, upload)
+            self._hands.submit(self._step, upload)
 
-    def _step(self, step: Callable[..., None], upload: Upload, *more: object) -> None:
-        """Run one step of one upload in a worker thread; its environment's failures bring it back here later."""
+    def _step(self, upload: Upload) -> None:
+        """Seal and check one upload in a thread of its own; its environment's failures bring it back here later."""
         try:
-            step(upload, *more)
+            self._seal_and_check(upload)
         except Retry as failure:
             self._put_back(upload.id, failure)
         except Halt as failure:
@@ -234,20 +233,15 @@ class Pipeline:
             self.uploads.log(upload.id, self._clock(), message)
         self._tell(self.uploads.get(upload.id))
 
-    def _seal(self, upload: Upload) -> None:
+    def _seal_and_check(self, upload: Upload) -> None:
         queue = self.config.queue(upload.queue)
         if queue is None:
             raise Halt(f"[incoming.{upload.queue}] is gone from the configuration and {upload} waits there; restore it")
         upload = self.uploads.move(upload, Stage.CHECKING, self._clock(), "checking")
         self._tell(upload)
         sealed = seal(self.places, upload, queue, self.uploads.members(upload.id))
-        self._checkers_threads.submit(self._step, self._check, upload, sealed)
-
-    def _check(self, upload: Upload, sealed: Seal) -> None:
         if self._stopping.is_set():
             return  # recovery takes it up
-        queue = self.config.queue(upload.queue)
-        assert queue is not None  # noqa: S101  # _seal has seen it
         report = self._checkers.check(self.places.sealed(upload.id), sealed, queue, self._clock())
         self._backoff.forget(upload.id)
         if report.problems:

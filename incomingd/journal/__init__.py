@@ -4,7 +4,7 @@ Rules:
 
 * WAL and ``synchronous=FULL``: what was committed is there after a power cut.
 * One writer at a time. :meth:`Journal.writing` is a transaction; it nests, and the outermost commits.
-* Readers never wait for the writer: each thread has a connection of its own.
+* Readers never wait for the writer: each thread has a connection of its own for queries.
 * The queue *is* the journal. Nothing that matters lives in memory only.
 
 sqlite's own errors stop here: a full disk or a lock that does not come free is a :class:`~incomingd.errors.Retry`; a
@@ -42,7 +42,8 @@ class Journal:
         self._read_only = read_only
         self._own = threading.local()
         self._writer = threading.RLock()
-        self._depth = 0
+        self._writes: sqlite3.Connection | None = None
+        self._in_transaction = False
         self._open: list[sqlite3.Connection] = []
         with _translated(path):
             self._prepare()
@@ -50,20 +51,23 @@ class Journal:
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None:
-            mode = "ro" if self._read_only else "rwc"
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                timeout=30,
-                check_same_thread=False,  # closed by the thread that closes the journal
-            )
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA cache_size=-4096")
-            self._own.connection = connection
-            self._open.append(connection)
+            connection = self._own.connection = self._connect()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        mode = "ro" if self._read_only else "rwc"
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=30,
+            check_same_thread=False,  # closed by the thread that closes the journal
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-4096")
+        self._open.append(connection)
         return connection
 
     def _prepare(self) -> None:
@@ -96,20 +100,27 @@ class Journal:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction; on the way out it is committed and on the disk, or, after an exception, undone."""
         with self._writer, _translated(self.path):
-            connection = self._connection()
-            if self._depth == 0:
-                connection.execute("BEGIN IMMEDIATE")
-            self._depth += 1
+            if self._in_transaction:
+                yield self._connection()
+                return
+            reads = self._connection()
+            connection = self._own.connection = self._writing_connection()
+            self._in_transaction = True
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
-            except BaseException:
-                self._depth -= 1
-                if self._depth == 0 and connection.in_transaction:
+                connection.execute("COMMIT")
+            finally:
+                self._in_transaction = False
+                self._own.connection = reads
+                if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                raise
-            self._depth -= 1
-            if self._depth == 0:
-                _commit(connection)
+
+    def _writing_connection(self) -> sqlite3.Connection:
+        """One for all threads: sqlite forgets what a connection has read as soon as another one writes."""
+        if self._writes is None:
+            self._writes = self._connect()
+        return self._writes
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -122,15 +133,6 @@ class Journal:
         for connection in self._open:
             connection.close()
         self._open.clear()
-
-
-def _commit(connection: sqlite3.Connection) -> None:
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The generations of each suite: the newest committed one is the current one."""
 
+import functools
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,5 +78,10 @@ def _generation(row: sqlite3.Row) -> Generation:
         reason=row["reason"],
         settings=row["settings"],
         inrelease_sha256=row["inrelease_sha256"],
-        files=codec.loads(row["files"], tuple[IndexFile, ...]),
+        files=_files(row["files"]),
     )
+
+
+@functools.lru_cache(maxsize=64)  # each publish asks for the last ones
+def _files(text: str) -> tuple[IndexFile, ...]:
+    return codec.loads(text, tuple[IndexFile, ...])

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from incomingd import codec
 from incomingd.journal import Journal
@@ -27,6 +27,7 @@ from incomingd.model import (
 )
 from incomingd.states import MOVES, Stage, may_move
 
+_T = TypeVar("_T")
 _OPEN = ", ".join(f"'{stage}'" for stage in Stage if MOVES[stage])
 
 
@@ -285,13 +286,17 @@ def _upload(row: sqlite3.Row, lines: Iterable[Any]) -> Upload:
         claimed_at=_time(row["claimed_at"]),
         started_at=_time(row["started_at"]),
         finished_at=_time(row["finished_at"]),
-        changes=codec.loads(row["changes"], tuple[ChangesSummary, ...]),
+        changes=_values(row["changes"], tuple[ChangesSummary, ...]),
         published=codec.loads(row["published"], Published) if row["published"] else None,
         already_published=bool(row["already_published"]),
-        warnings=codec.loads(row["warnings"], tuple[Problem, ...]),
-        problems=codec.loads(row["problems"], tuple[Problem, ...]),
+        warnings=_values(row["warnings"], tuple[Problem, ...]),
+        problems=_values(row["problems"], tuple[Problem, ...]),
         log=tuple(LogLine(at=datetime.fromisoformat(line["at"]), message=line["message"]) for line in lines),
     )
+
+
+def _values(text: str, kind: type[tuple[_T, ...]]) -> tuple[_T, ...]:
+    return () if text == "[]" else codec.loads(text, kind)
 
 
 def _time(value: str | None) -> datetime | None:

@@ -14,7 +14,7 @@ environment, :class:`~incomingd.errors.Halt` for the operator.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -163,19 +163,20 @@ class Publisher:
                     self._catalogue.apply(suite, numbers[suite], [(change, one.upload.id)], now)
             self._add_generations(built)
             self._catalogue.forget_intents()
-            return [self._published(one, now) for one in accepted]
+            current = current_generations(self._generations, self._config)
+            return [self._published(one, current, now) for one in accepted]
 
     def _add_generations(self, built: Iterable[Built]) -> None:
         for one in built:
             self._generations.add(one.generation)
             self._blocks.apply(one.generation.suite, one.blocks)
 
-    def _published(self, one: _Accepted, now: datetime) -> Upload:
-        suites: dict[str, SuiteResult] = {}
-        for suite in one.decision.suites:
-            current = self._generations.current(suite)
-            if current is not None:
-                suites[suite] = SuiteResult(generation=current.number, inrelease_sha256=current.inrelease_sha256)
+    def _published(self, one: _Accepted, current: Mapping[str, Generation], now: datetime) -> Upload:
+        suites = {
+            suite: SuiteResult(generation=current[suite].number, inrelease_sha256=current[suite].inrelease_sha256)
+            for suite in one.decision.suites
+            if suite in current
+        }
         already = one.decision.already_published
         where = ", ".join(f"{suite} generation {result.generation}" for suite, result in suites.items())
         return self._uploads.publish(

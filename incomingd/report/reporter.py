@@ -2,8 +2,8 @@
 
 Rules:
 
-* An upload's end is written at once, everything else within :data:`_SOON`, changed positions once a second.
-* index.json is written at once where no upload is on its way; otherwise it can wait for half a second.
+* That an upload was seen, or has ended, is written at once. The stages between may pass in milliseconds: where each
+  one stands is written in rounds, with the positions that have changed and index.json.
 * The journal is read while ``visible`` is held: not between a commit and the switch that shows it to clients.
 
 A folder that cannot be written makes the service degraded, and is tried again.
@@ -20,17 +20,18 @@ from incomingd.model import Upload
 from incomingd.places import Places
 from incomingd.report.health import Board
 from incomingd.report.status import StatusFiles
+from incomingd.states import Stage
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds of writing, where nobody's end is among the news.
-_SOON = 0.03
-#: Seconds between two times that changed positions are written.
-_POSITIONS_EVERY = 1.0
-#: Seconds between two times that index.json is written while uploads are on their way.
-_INDEX_EVERY = 0.5
+#: Seconds that a sighting waits for others: what comes together is read and written together.
+_MOMENT = 0.01
+#: Seconds between two rounds while uploads are on their way, and between two times that positions are written.
+_ROUND, _POSITIONS = 0.3, 1.0
 #: Seconds until a folder that could not be written is tried again.
 _TRY_AGAIN = 2.0
+#: Stages that nobody waits for.
+_BETWEEN = frozenset({Stage.CHECKING, Stage.QUEUED, Stage.PUBLISHING})
 
 
 class Reporter:
@@ -45,9 +46,9 @@ class Reporter:
         self._visible = visible
         self._is_switched = is_switched
         self._news = threading.Event()
-        self._urgent = threading.Event()
+        self._ended = threading.Event()
+        self._round_at: float | None = None  # None where there is nothing that a round would tell
         self._positions_at = float("-inf")
-        self._index_at: float | None = None  # when it must be written; None where it has nothing new to say
         self._failed = False
 
     def prepare(self) -> None:
@@ -58,32 +59,35 @@ class Reporter:
 
     def tell(self, uploads: Iterable[Upload]) -> None:
         """These have moved."""
-        moved = list(uploads)
-        self._files.note(upload.id for upload in moved)
-        self.wake(now=any(upload.stage.ended for upload in moved))
+        for upload in uploads:
+            between = upload.stage in _BETWEEN
+            self._files.note(upload.id, now=not between)
+            if upload.stage.ended:
+                self._ended.set()
+            if not between or self._round_at is None:
+                self._news.set()
 
     def wake(self, *, now: bool = False) -> None:
-        """There is news; ``now``: do not wait for more."""
+        """There is news of the service; ``now``: it does not wait for a sighting's moment."""
         if now:
-            self._urgent.set()
+            self._ended.set()
         self._news.set()
 
     def wait(self, timeout: float) -> None:
-        """Wait for news, at most ``timeout`` seconds, and then a moment for more."""
+        """Wait until there is something to write, at most ``timeout`` seconds."""
         if self._failed:
             timeout = min(timeout, _TRY_AGAIN)
-        if self._index_at is not None:
-            timeout = min(timeout, max(self._index_at - time.monotonic(), 0.0))
+        if self._round_at is not None:
+            timeout = min(timeout, max(self._round_at - time.monotonic(), 0.0))
         if self._news.wait(timeout):
-            self._urgent.wait(_SOON)
+            self._ended.wait(_MOMENT)
         self._news.clear()
-        self._urgent.clear()
+        self._ended.clear()
 
     def report(self, *, whole: bool = False) -> None:
-        """Write what is new; ``whole``: index.json too, whatever is on its way."""
-        now = time.monotonic()
+        """Write what is new; ``whole``: do not wait for the next round."""
         try:
-            index = self._draw(now, whole=whole)
+            index = self._draw(time.monotonic(), whole=whole)
             self._files.write()
             if index:
                 self._files.write_index()
@@ -95,19 +99,21 @@ class Reporter:
             self._failed = False
 
     def _draw(self, now: float, *, whole: bool) -> bool:
-        """True where index.json is drawn too."""
+        """Read what is to be written; True where that was a round."""
         with self._visible:
             published = self._is_switched()
+            busy = self._files.look_at_line()
+            if self._round_at is None:
+                self._round_at = now + _ROUND
+            if busy and now < self._round_at and not whole:
+                self._files.draw(everything=False, published=published)
+                return False
+            self._round_at = None  # before the notes are taken: what is noted after that starts the next round
             if now >= self._positions_at:
                 self._files.note_positions()
-                self._positions_at = now + _POSITIONS_EVERY
-            busy = self._files.draw(published=published)
-            if self._index_at is None:
-                self._index_at = now + _INDEX_EVERY
-            if busy and now < self._index_at and not whole:
-                return False
+                self._positions_at = now + _POSITIONS
+            self._files.draw(everything=True, published=published)
             self._files.draw_index(published=published)
-            self._index_at = None
             return True
 
     def _fail(self, failure: Retry) -> None:

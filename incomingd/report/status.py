@@ -58,6 +58,7 @@ class StatusFiles:
         self._health = health
         self._lock = threading.Lock()
         self._noted: set[int] = set()
+        self._noted_now: set[int] = set()
         self._positions: dict[int, int] = {}  # as they are
         self._told: dict[int, int] = {}  # as they were written
         self._drawn: list[tuple[Upload, bool]] = []  # to be written, each with whether it is the newest of its name
@@ -70,39 +71,51 @@ class StatusFiles:
 
     # -- noting -------------------------------------------------------------------------------------------------------
 
-    def note(self, upload_ids: Iterable[int]) -> None:
-        """These have news."""
+    def note(self, *upload_ids: int, now: bool = False) -> None:
+        """These have news; ``now``: somebody waits for it."""
         with self._lock:
-            self._noted.update(upload_ids)
+            (self._noted_now if now else self._noted).update(upload_ids)
 
     def note_all(self) -> None:
         """Every open upload, and those that ended last, are to be written anew."""
-        self.note([*self._uploads.last_ended(_ENDED), *(upload.id for upload in self._uploads.open())])
+        self.note(*self._uploads.last_ended(_ENDED), *(upload.id for upload in self._uploads.open()))
 
     def note_positions(self) -> None:
         """Those queued uploads are to be written anew whose position is not the one that was written."""
-        self.note(number for number, ahead in self._positions.items() if self._told.get(number) != ahead)
+        self.note(*(number for number, ahead in self._positions.items() if self._told.get(number) != ahead))
 
     # -- drawing ------------------------------------------------------------------------------------------------------
 
-    def draw(self, *, published: bool) -> bool:
-        """Read from the journal how all that is noted stands; True where an upload is on its way. Raises ``Retry``.
+    def look_at_line(self) -> bool:
+        """Read from the journal who is on the way; True where anybody is. Raises ``Retry``."""
+        line = self._uploads.line()
+        self._positions = {number: ahead for ahead, (number, stage) in enumerate(line) if stage is Stage.QUEUED}
+        return bool(line)
+
+    def draw(self, *, everything: bool, published: bool) -> None:
+        """Read from the journal how those stand that are noted for now, or all that are noted. Raises ``Retry``.
 
         Where ``published`` is False, those that the journal has as published stay noted: clients cannot see them yet.
         """
-        line = self._uploads.line()
-        self._positions = {number: ahead for ahead, (number, stage) in enumerate(line) if stage is Stage.QUEUED}
-        with self._lock:
-            noted, self._noted = self._noted, set()
+        noted = self._take_noted(everything=everything)
         try:
             shown, hidden = _split(self._uploads.many(noted), published=published)
             newest = self._uploads.newest_ids({upload.name for upload in shown})
         except Retry:
-            self.note(noted)
+            self.note(*noted)
             raise
-        self.note(upload.id for upload in hidden)
+        self.note(*(upload.id for upload in hidden))
         self._drawn += [(upload, newest[upload.name] == upload.id) for upload in shown]
-        return bool(line)
+
+    def _take_noted(self, *, everything: bool) -> set[int]:
+        with self._lock:
+            noted, self._noted_now = self._noted_now, set()
+            if everything:
+                noted |= self._noted
+                self._noted = set()
+            else:
+                self._noted -= noted
+        return noted
 
     def draw_index(self, *, published: bool) -> None:
         """Read from the journal what index.json lists; ``published`` as in :meth:`draw`."""
@@ -128,7 +141,7 @@ class StatusFiles:
             try:
                 self._write(upload, is_newest)
             except OSError as error:
-                self.note([upload.id])
+                self.note(upload.id)
                 failures.append(error)
         self._told = {number: ahead for number, ahead in self._told.items() if number in self._positions}
         if failures:

@@ -78,7 +78,7 @@ def test_transactions_nest_and_the_outermost_commits(journal: Journal, tmp_path:
 
 
 def test_a_full_disk_is_the_environments_failure(journal: Journal) -> None:
-    with journal.reading() as db:
+    with journal.writing() as db:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(Retry, match="full"), journal.writing() as db:
