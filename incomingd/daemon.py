@@ -24,7 +24,8 @@ from pathlib import Path
 import click
 
 from incomingd import __version__, fsio
-from incomingd.config import Config, find, load
+from incomingd.config import Config
+from incomingd.config.reader import find, load
 from incomingd.errors import ConfigError, Halt, Retry
 from incomingd.intake import preflight
 from incomingd.pipeline import Pipeline

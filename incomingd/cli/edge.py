@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from incomingd.config import Config, find, load
+from incomingd.config import Config
+from incomingd.config.reader import find, load
 from incomingd.errors import ConfigError
 from incomingd.journal import Journal
 from incomingd.places import Places

@@ -13,9 +13,11 @@ from typing import BinaryIO
 
 import click
 
-from incomingd import config, fsio
+from incomingd import fsio
 from incomingd.cli.edge import json_option, print_json
 from incomingd.cli.trust import trust_key
+from incomingd.config.reader import load, parse
+from incomingd.config.values import BadValueError, fingerprint
 from incomingd.errors import ConfigError
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
@@ -85,13 +87,13 @@ def init(
         return _text(folder.name, key, suites, components, architectures, allow_unsigned)
 
     # Every fault of the arguments is told before anything is made.
-    places = Places(config.parse(tomllib.loads(text("")), file))
+    places = Places(parse(tomllib.loads(text("")), file))
     _make_folders(places, folder)
     keyring = Keyring(places.uploaders_home)
     keyring.prepare()
     trusted = [key for keyfile in keyfiles for key in trust_key(keyring, keyfile)]
     fsio.write_durable(file, text(_signing_key(places, signing_key, folder.name)).encode())
-    Pipeline(config.load(file)).run_once()
+    Pipeline(load(file)).run_once()
     if as_json:
         print_json(_facts(places, file, trusted))
     else:
@@ -143,8 +145,8 @@ def _signing_key(places: Places, wanted: str | None, name: str) -> str:
     try:
         if wanted is None:
             return signer.create_key(f"{name} archive signing key")
-        return signer.adopt_key(config.fingerprint(wanted))
-    except config.BadValueError as error:
+        return signer.adopt_key(fingerprint(wanted))
+    except BadValueError as error:
         raise ConfigError([f"--signing-key: must be {error}"]) from error
     finally:
         signer.close()
@@ -156,7 +158,7 @@ def _facts(places: Places, file: Path, trusted: Sequence[Uploader]) -> dict[str,
         "incoming": [str(queue.path) for queue in places.config.queues],
         "status": str(places.status),
         "archive": str(places.archive),
-        "signing_keys": list(config.load(file).archive.signing_keys),
+        "signing_keys": list(load(file).archive.signing_keys),
         "trusted": [key.primary.fingerprint for key in trusted],
     }
 

@@ -103,7 +103,7 @@ class Signer:
         secret = subprocess.run([*command, fingerprint], capture_output=True, timeout=_PATIENCE, check=False)
         if secret.returncode or not secret.stdout:
             raise Halt(
-                f"your keyring gives no secret key {fingerprint} ({_last_line(secret.stderr.decode(errors='replace'))}); "
+                f"your keyring has no secret key {fingerprint} ({_last_line(secret.stderr.decode(errors='replace'))}); "
                 "see gpg --list-secret-keys, or let a key be made"
             )
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from incomingd.config import Config, load, parse
+from incomingd.config import Config
+from incomingd.config.reader import load, parse
 from incomingd.errors import ConfigError
 
 GOOD = """

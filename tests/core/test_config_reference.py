@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from incomingd import config
-from incomingd.config import BadValueError
+from incomingd.config.values import BadValueError
 
 PAGE = Path(__file__).parents[2] / "docs/config.md"
 #: What a parser is called on the page, where that is not its own name.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from incomingd import config as configuration
 from incomingd.config import Config, QueueConfig
+from incomingd.config import reader as configuration
 from incomingd.intake.door import Desk, Door
 from incomingd.intake.hints import Hints
 from incomingd.intake.ripeness import Moment

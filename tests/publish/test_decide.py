@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from incomingd.config import Config, parse
+from incomingd.config import Config
+from incomingd.config.reader import parse
 from incomingd.journal.catalogue import Listed, Package, PackageKey, PoolFile
 from incomingd.model import (
     BinaryKind,

@@ -59,7 +59,7 @@ def test_init_signs_with_a_key_of_the_callers_own(tmp_path: Path, keys: Keys) ->
 def test_init_says_what_to_do_where_the_signing_key_is_not_there(tmp_path: Path, keys: Keys) -> None:
     done = ctl("init", tmp_path / "apt", "--signing-key", "A" * 40, home=keys.home)
     assert done.returncode == 4
-    assert "no secret key" in done.stderr
+    assert "has no secret key" in done.stderr
     assert not (tmp_path / "apt/incomingd.toml").exists()
 
 

@@ -1,0 +1,211 @@
+"""Reads a configuration file.
+
+Rules: an unknown table or key, a wrong type, a value out of range and a contradiction between tables are errors,
+each one line that names file, table, key, what was found and what is allowed. Nothing is guessed. Relative paths count
+from the config file's folder. Reading the file is the only I/O; whether the folders exist and can be used is the
+daemon's to find out.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from incomingd.config import (
+    ArchiveConfig,
+    ChecksConfig,
+    Config,
+    PublishConfig,
+    QueueConfig,
+    ServiceConfig,
+    SuiteConfig,
+    UploaderRule,
+)
+from incomingd.config.values import WORD, BadValueError, Parser, shown
+from incomingd.errors import ConfigError
+from incomingd.model import plain
+
+_T = TypeVar("_T")
+
+
+def find(given: Path | None) -> Path:
+    """The configuration file: ``given``, ``$INCOMINGD_CONFIG``, ``./incomingd.toml``, the one in /etc/incomingd.
+
+    Raises :class:`ConfigError` where none is there.
+    """
+    named = given or (Path(os.environ["INCOMINGD_CONFIG"]) if os.environ.get("INCOMINGD_CONFIG") else None)
+    if named is not None:
+        return named
+    usual = (Path("incomingd.toml"), Path("/etc/incomingd/incomingd.toml"))
+    for file in usual:
+        if file.exists():
+            return file
+    raise ConfigError(
+        [
+            f"no configuration: --config and $INCOMINGD_CONFIG name none, and {' and '.join(map(str, usual))} "
+            "are not there; make an instance with: incomingctl init DIR"
+        ]
+    )
+
+
+def load(file: Path) -> Config:
+    """Read and check ``file``. Raises :class:`ConfigError` with every fault."""
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: is not TOML: {error}"]) from error
+    return parse(document, file.absolute())
+
+
+def parse(document: Mapping[str, Any], file: Path) -> Config:
+    """Turn a TOML document into a :class:`Config`. ``file`` is absolute and need not exist."""
+    return _Reader(file).config(document)
+
+
+class _Reader:
+    """Walks a document once and gathers the faults on the way."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.errors: list[str] = []
+
+    def config(self, document: Mapping[str, Any]) -> Config:
+        tables = ("archive", "suites", "incoming", "uploaders", "publish", "service", "checks")
+        for key in document:
+            if key not in tables:
+                self.fault(plain(key), "", f"is not a table of this configuration; allowed are {', '.join(tables)}")
+        checks = self.table(ChecksConfig, document.get("checks", {}), "checks")
+        config = Config(
+            file=self.file,
+            archive=self.table(ArchiveConfig, document.get("archive", {}), "archive"),
+            service=self.table(ServiceConfig, document.get("service", {}), "service"),
+            suites=tuple(self.suites(document, checks)),
+            queues=tuple(
+                self.table(QueueConfig, table, f"incoming.{name}", name=name)
+                for name, table in self.named(document, "incoming")
+            ),
+            uploaders=tuple(self.uploaders(document)),
+            publish=self.table(PublishConfig, document.get("publish", {}), "publish"),
+            checks=checks,
+        )
+        self.contradictions(config)
+        if self.errors:
+            raise ConfigError(self.errors)
+        return config
+
+    def fault(self, table: str, key: str, what: str) -> None:
+        where = f"{self.file}: [{table}]" + (f" {key}:" if key else "")
+        self.errors.append(f"{where} {what}")
+
+    def named(self, document: Mapping[str, Any], table: str) -> Iterable[tuple[str, Any]]:
+        entries = document.get(table, {})
+        if not isinstance(entries, dict) or not entries:
+            self.fault(table, "", f"there must be at least one [{table}.NAME] table")
+            return
+        for name, entry in entries.items():
+            if not WORD.fullmatch(name):
+                self.fault(f"{table}.{plain(name)}", "", "the table's name must be letters, digits and . + ~ _ -")
+            yield name, entry
+
+    def suites(self, document: Mapping[str, Any], checks: ChecksConfig) -> Iterable[SuiteConfig]:
+        for name, entry in self.named(document, "suites"):
+            own = entry.get("checks", {}) if isinstance(entry, dict) else {}
+            rest = {k: v for k, v in entry.items() if k != "checks"} if isinstance(entry, dict) else entry
+            suite = self.table(SuiteConfig, rest, f"suites.{name}", name=name)
+            codename = suite.codename or name
+            yield replace(
+                suite,
+                codename=codename,
+                accepts=suite.accepts or tuple(dict.fromkeys((name, codename))),
+                checks=self.table(ChecksConfig, own, f"suites.{name}.checks", defaults=checks),
+            )
+
+    def uploaders(self, document: Mapping[str, Any]) -> Iterable[UploaderRule]:
+        entries = document.get("uploaders", [])
+        if not isinstance(entries, list):
+            self.fault("uploaders", "", "must be written [[uploaders]], one table for each key")
+            return
+        for number, entry in enumerate(entries, 1):
+            yield self.table(UploaderRule, entry, f"uploaders #{number}")
+
+    def table(
+        self, kind: type[_T], entry: Any, where: str, *, name: str | None = None, defaults: _T | None = None
+    ) -> _T:
+        """One table as one dataclass; a faulty or missing key is noted and filled with something of the right type."""
+        if not isinstance(entry, dict):
+            self.fault(where, "", f"must be a table, not {shown(entry)}")
+            entry = {}
+        values: dict[str, Any] = {} if name is None else {"name": name}
+        settings = {f.name: f for f in fields(kind) if "parse" in f.metadata}  # type: ignore[arg-type]  # a dataclass
+        for key in entry:
+            if key not in settings:
+                self.fault(where, plain(key), f"unknown; allowed are {', '.join(settings)}")
+        for key, setting in settings.items():
+            default = getattr(defaults, key) if defaults is not None else setting.default
+            values[key] = self.value(setting.metadata["parse"], entry, where, key, default)
+        return kind(**{k: self.path(v) if _is_path(kind, k) else v for k, v in values.items()})
+
+    def value(self, parse_value: Parser, entry: Mapping[str, Any], where: str, key: str, default: Any) -> Any:
+        if key not in entry:
+            if default is MISSING:
+                self.fault(where, key, "is missing and has no default")
+                return ""
+            return default
+        try:
+            return parse_value(entry[key])
+        except BadValueError as bad:
+            self.fault(where, key, f"is {shown(entry[key])}; must be {bad}")
+            return "" if default is MISSING else default
+
+    def path(self, value: Any) -> Any:
+        return None if value is None else self.file.parent / value
+
+    def contradictions(self, config: Config) -> None:
+        """What no single key shows."""
+        taken: dict[str, str] = {}
+        for suite in config.suites:
+            for distribution in suite.accepts:
+                if distribution in taken:
+                    self.fault(
+                        f"suites.{suite.name}",
+                        "accepts",
+                        f'"{distribution}" lands in [suites.{taken[distribution]}] already; only one may accept it',
+                    )
+                taken.setdefault(distribution, suite.name)
+            if not suite.binary_architectures:
+                self.fault(f"suites.{suite.name}", "architectures", 'needs one besides "all" and "source"')
+        names = {s.name for s in config.suites}
+        codenames: dict[str, str] = {}
+        for suite in config.suites:
+            if suite.codename != suite.name and suite.codename in names:
+                self.fault(f"suites.{suite.name}", "codename", f'"{suite.codename}" is another suite\'s name')
+            if suite.codename in codenames:
+                self.fault(
+                    f"suites.{suite.name}", "codename", f"is that of [suites.{codenames[suite.codename]}] already"
+                )
+            codenames.setdefault(suite.codename, suite.name)
+        if not self.errors:  # else a path may be missing, and the folders not those that were meant
+            self.separate_folders(config)
+
+    def separate_folders(self, config: Config) -> None:
+        """No folder may lie in another: what uploaders can write must never be served or trusted."""
+        folders = [("archive", "root", config.archive.root), ("service", "state", config.service.state)]
+        folders.append(("service", "status", config.service.status))
+        folders += [(f"incoming.{q.name}", "path", q.path) for q in config.queues]
+        folders += [(f"incoming.{q.name}", "claims", q.claims) for q in config.queues if q.claims]
+        for number, (table, key, folder) in enumerate(folders):
+            for other_table, other_key, other in folders[:number]:
+                nested = folder == other or folder in other.parents or other in folder.parents
+                # A claims folder may lie below state, which no uploader reaches.
+                if nested and not (key == "claims" and other_key == "state" and folder != other):
+                    self.fault(
+                        table, key, f"{folder} and [{other_table}] {other_key} {other} must not lie in each other"
+                    )
+
+
+def _is_path(kind: type[Any], key: str) -> bool:
+    return next(f.type for f in fields(kind) if f.name == key) in (Path, Path | None)
