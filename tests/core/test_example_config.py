@@ -17,9 +17,8 @@ from incomingd.config import (
     ServiceConfig,
     SuiteConfig,
     UploaderRule,
-    load,
-    parse,
 )
+from incomingd.config.reader import load, parse
 
 FILE = Path(__file__).parents[2] / "conf/incomingd.toml"
 INSTALLED = Path("/etc/incomingd/incomingd.toml")
