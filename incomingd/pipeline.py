@@ -35,7 +35,7 @@ from incomingd.intake.remains import discard_remains, reject_remains
 from incomingd.intake.seal import seal
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
-from incomingd.model import CheckReport, Seal, Upload
+from incomingd.model import CheckReport, Upload
 from incomingd.places import Places
 from incomingd.publish.publisher import Publisher
 from incomingd.publish.sign import Signer
