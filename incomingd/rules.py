@@ -296,7 +296,7 @@ BAD_TAR = _rule(
 )
 TAR_OUTSIDE = _rule(
     "tar-outside",
-    "Nothing in a source tarball lies, or leads, outside of it.",
+    "Nothing in a tarball lies outside of it; in a source's, nothing leads out of it, or is a device or a FIFO.",
     "make the tarball anew without absolute names, '..' and links that lead out",
 )
 UNSIGNED_DSC = _rule(
@@ -313,7 +313,10 @@ BAD_DEB = _rule(
     "deb(5)",
 )
 BAD_COMPRESSION = _rule(
-    "bad-compression", "A member's compressed stream is whole and within limits.", "build again with dpkg-deb", "deb(5)"
+    "bad-compression",
+    "A compressed stream is whole and within limits: 1 GiB, and 200 times its size more, when decompressed.",
+    "build again with dpkg-deb or dpkg-source",
+    "deb(5)",
 )
 BAD_CONTROL_ARCHIVE = _rule(
     "bad-control-archive",

@@ -28,6 +28,10 @@ _DECIMAL = re.compile(rb"[0-9]{1,15} *", re.ASCII)
 _MAX_AR_MEMBERS = 64
 #: zstd frames may ask for a window of up to 2 GiB; dpkg allows 128 MiB.
 _ZSTD_WINDOW = 1 << 27
+#: Of four bytes zstd can make 128 KiB: what is handed to it at once stays small, or its output fills the memory.
+_ZSTD_CHUNK = 1 << 10
+#: What may come out of any stream, and for each byte that goes in, so that a bomb ends within seconds.
+_FREE, _GROWTH = 1 << 30, 200
 
 
 class ArchiveError(Exception):
@@ -107,7 +111,7 @@ class _Zstd(io.RawIOBase):
         self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._frame = self._context.decompressobj()
         self._pending = b""
-        self._out = b""
+        self._out = memoryview(b"")
         self._started = False
 
     def readable(self) -> bool:
@@ -115,7 +119,7 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
         while not self._out:
-            data = self._pending or self._source.read(1 << 14)
+            data = self._pending or self._source.read(_ZSTD_CHUNK)
             self._pending = b""
             if not data:
                 if self._started and not self._frame.eof:
@@ -124,7 +128,7 @@ class _Zstd(io.RawIOBase):
             if self._frame.eof:
                 self._frame = self._context.decompressobj()
             self._started = True
-            self._out = self._frame.decompress(data)
+            self._out = memoryview(self._frame.decompress(data))
             if self._frame.eof:
                 self._pending = self._frame.unused_data
         count = min(len(buffer), len(self._out))
@@ -173,13 +177,26 @@ def tar_stream(
 
     At most ``limit`` bytes when decompressed. The stream is read to its very end: damage behind the last member shows.
     """
+    with _opened(path, ending, offset, size, limit) as raw:
+        yield _members(raw)
+
+
+def read_through(path: Path, ending: str, *, limit: int) -> None:
+    """Read a compressed file that is no tar to its end."""
+    with _opened(path, ending, 0, None, limit):
+        pass
+
+
+@contextmanager
+def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) -> Iterator[IO[bytes]]:
+    """What a decompressor makes of (a part of) a file; at the end what is left of it is read."""
     with path.open("rb") as file:
-        part = io.BufferedReader(
-            _Part(file, offset, os.fstat(file.fileno()).st_size if size is None else size), 1 << 16
-        )
+        length = os.fstat(file.fileno()).st_size if size is None else size
+        part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
+        most = min(limit, _FREE + _GROWTH * length)
         with translated():
-            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending), limit), 1 << 16))
-            yield _members(raw)
+            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending), most), 1 << 16))
+            yield raw
             while raw.read(1 << 20):
                 pass
 

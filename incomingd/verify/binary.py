@@ -1,5 +1,6 @@
 """Checks a .deb, .udeb or .ddeb (deb(5)): its container, its control file, and what the .changes says of it."""
 
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from incomingd.verify.deb822 import Stanza
 
 _CONTROL = re.compile(r"control\.tar(?:\.(gz|xz|zst))?", re.ASCII)
 _DATA = re.compile(r"data\.tar(?:\.(gz|xz|bz2|zst|lzma))?", re.ASCII)
+#: dpkg reads the first line only (deb(5)).
+_FORMAT = re.compile(rb"2\.[0-9]{1,9}\n.*", re.DOTALL)
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 _SOURCE = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:\s+\(([^()\s]+)\))?", re.ASCII)
 _REQUIRED = ("Package", "Version", "Architecture", "Maintainer", "Description")
@@ -32,6 +35,7 @@ class BinaryContext:
     """What the .changes says of one binary. ``names`` is its Binary field."""
 
     source: str
+    source_version: str
     version: str
     names: frozenset[str]
     section: str
@@ -57,12 +61,9 @@ def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> Binary
         latest = float(max(member.mtime for member in members))
         text, control_latest = _control_file(path, control_member)
         latest = max(latest, control_latest, _read_data(path, data_member))
-    except CompressionError as error:
-        return BinaryOutcome(package=None, problems=(rules.BAD_COMPRESSION.problem(str(error), file=name),))
-    except _ControlError as error:
-        return BinaryOutcome(package=None, problems=(rules.BAD_CONTROL_ARCHIVE.problem(str(error), file=name),))
     except ArchiveError as error:
-        return BinaryOutcome(package=None, problems=(rules.BAD_DEB.problem(str(error), file=name),))
+        rule = _RULES.get(type(error), rules.BAD_DEB)
+        return BinaryOutcome(package=None, problems=(rule.problem(str(error), file=name),))
     problems = []
     if latest > (context.now + _AHEAD).timestamp():
         problems.append(rules.FUTURE_TIMESTAMP.problem(f"a file in it is dated {_date(latest)}", file=name))
@@ -85,6 +86,17 @@ class _ControlError(ArchiveError):
     """control.tar is not as it must be."""
 
 
+class _OutsideError(ArchiveError):
+    """A member lies outside of its archive."""
+
+
+_RULES = {
+    CompressionError: rules.BAD_COMPRESSION,
+    _ControlError: rules.BAD_CONTROL_ARCHIVE,
+    _OutsideError: rules.TAR_OUTSIDE,
+}
+
+
 def _parts(path: Path, members: list[ArMember]) -> tuple[ArMember, ArMember]:
     """control.tar and data.tar, behind debian-binary, with members that begin with _ between them."""
     names = [member.name for member in members]
@@ -97,7 +109,7 @@ def _parts(path: Path, members: list[ArMember]) -> tuple[ArMember, ArMember]:
     with path.open("rb") as file:
         file.seek(first.offset)
         version = file.read(min(first.size, 100))
-    if not version.startswith(b"2.") or not version.endswith(b"\n"):
+    if not _FORMAT.fullmatch(version):
         raise ArchiveError(f"its format is {plain(version[:20])}, not 2.x")
     if not _CONTROL.fullmatch(control.name) or not _DATA.fullmatch(data.name):
         raise ArchiveError(f"its members are called {plain(control.name)} and {plain(data.name)}")
@@ -117,11 +129,18 @@ def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
             if count > _CONTROL_MEMBERS:
                 raise _ControlError(f"control.tar has more than {_CONTROL_MEMBERS} members")
             latest = max(latest, info.mtime)
-            if info.name.removeprefix("./") == "control":
+            _inside(info)
+            if posixpath.normpath("/" + info.name).lstrip("/") == "control":
                 found.append(_control_bytes(info, content))
     if len(found) != 1:
         raise _ControlError(f"control.tar has {len(found)} control files")
     return found[0], latest
+
+
+def _inside(info: tarfile.TarInfo) -> None:
+    """tar refuses to unpack what goes up from where it is."""
+    if ".." in info.name.split("/"):
+        raise _OutsideError(f"it has a member {plain(info.name)}")
 
 
 def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
@@ -137,6 +156,7 @@ def _read_data(path: Path, member: ArMember) -> float:
     latest = 0.0
     with tar_stream(path, _ending(member), offset=member.offset, size=member.size, limit=_DATA_BYTES) as members:
         for info, _ in members:
+            _inside(info)
             latest = max(latest, info.mtime)
     return latest
 
@@ -173,8 +193,10 @@ def _promise(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> 
     architecture = package.architecture
     if architecture and (architecture in ("source", "any") or not _ARCHITECTURE.fullmatch(architecture)):
         yield rules.BAD_BINARY_ARCHITECTURE.problem(f'Architecture is "{plain(architecture)}"', file=name)
+        architecture = ""
     wanted = f"{package.package}_{without_epoch(package.version)}_{architecture}.{package.kind}"
-    if name != wanted:
+    # A name made of what is missing or wrong advises nobody.
+    if package.package and package.version and architecture and name != wanted:
         yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(wanted)}", file=name)
     yield from _against_changes(stanza, package, context)
     for fault in relations.faults(stanza, relations.BINARY_FIELDS, source=False):
@@ -183,20 +205,21 @@ def _promise(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> 
 
 def _against_changes(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:
     name = package.file.name
-    if context.version not in (package.version, package.source_version):
+    fits = package.version == context.version or package.source_version in (context.version, context.source_version)
+    if context.version and package.version and not fits:
         yield rules.DEB_VERSION_MISMATCH.problem(
             f"its version is {plain(package.version)}, its source's {plain(package.source_version)}, "
             f"and the .changes has {context.version}",
             file=name,
         )
-    if package.source != context.source:
+    if context.source and package.source != context.source:
         yield rules.DEB_SOURCE_MISMATCH.problem(
             f"its source is {plain(package.source)}, and the .changes is of {context.source}", file=name
         )
-    if not {package.package, package.package.removesuffix("-dbgsym")} & context.names:
+    if package.package and not {package.package, package.package.removesuffix("-dbgsym")} & context.names:
         yield rules.BINARY_NOT_LISTED.problem(f"{plain(package.package)} does not stand in Binary", file=name)
     section = stanza.get("Section")
-    if section and section != context.section:
+    if section and context.section and section != context.section:
         yield rules.SECTION_MISMATCH.problem(
             f"its Section is {plain(section)}, and the .changes has {plain(context.section)}", file=name
         )

@@ -16,7 +16,7 @@ from incomingd.verify.deb822 import Stanza, missing
 VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9][A-Za-z0-9.+~]*(?:-[A-Za-z0-9.+~-]*[A-Za-z0-9.+~])?", re.ASCII)
 #: A binNMU's Source carries the source's version too: "hello (1.0-1)" (Debian Policy 5.6.1).
 _SOURCE = re.compile(r"(?P<source>[^\s()]+)(?:[ \t]+\((?P<version>[^\s()]+)\))?")
-_ADDRESS = re.compile(r"[^<>\n]*<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+")
+ADDRESS = re.compile(r"[^<>\n]*<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+")
 _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
 _REQUIRED = (
     *("Format", "Date", "Source", "Architecture", "Version", "Distribution", "Maintainer", "Changes"),
@@ -67,6 +67,8 @@ def read(stanza: Stanza, file: str) -> tuple[Changes, list[Problem]]:
     problems = list(missing(stanza, _REQUIRED, file))
     rows, row_problems = read_rows(stanza, file, columns=5)
     problems += row_problems
+    if any(row.name == file for row in rows):
+        problems.append(rules.LISTS_ITSELF.problem("the .changes lists itself", file=file))
     source = _SOURCE.fullmatch(stanza.get("Source"))
     version = stanza.get("Version")
     changes = Changes(
@@ -76,7 +78,7 @@ def read(stanza: Stanza, file: str) -> tuple[Changes, list[Problem]]:
         distributions=tuple(dict.fromkeys(stanza.words("Distribution"))),
         architectures=tuple(dict.fromkeys(stanza.words("Architecture"))),
         binaries=frozenset(stanza.words("Binary")),
-        rows=rows,
+        rows=tuple(row for row in rows if row.name != file),
     )
     if source is None and stanza.get("Source"):
         problems.append(rules.BAD_PACKAGE_NAME.problem(f'Source is "{plain(stanza.get("Source"))}"', file=file))
@@ -102,7 +104,7 @@ def _other_fields(stanza: Stanza, changes: Changes, file: str) -> Iterator[Probl
         yield rules.BAD_FORMAT.problem(f'Format is "{plain(stanza.get("Format"))}"', file=file)
     for field in ("Maintainer", "Changed-By"):
         value = stanza.get(field)
-        if field in stanza and value and not _ADDRESS.fullmatch(value):
+        if field in stanza and value and not ADDRESS.fullmatch(value):
             yield rules.BAD_ADDRESS.problem(f'{field} is "{plain(value)}"', file=file)
     if stanza.get("Date") and not _is_date(stanza.get("Date")):
         yield rules.BAD_DATE.problem(f'Date is "{plain(stanza.get("Date"))}"', file=file)
@@ -127,8 +129,6 @@ def _own_name(changes: Changes, file: str) -> Iterator[Problem]:
         yield rules.CHANGES_FILE_NAME.problem(
             f"Source and Version make it {plain(wanted)}_….changes, and it is {file}", file=file
         )
-    if any(row.name == file for row in changes.rows):
-        yield rules.LISTS_ITSELF.problem("the .changes lists itself", file=file)
 
 
 def read_rows(stanza: Stanza, file: str, *, columns: int) -> tuple[tuple[Row, ...], list[Problem]]:

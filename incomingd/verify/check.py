@@ -162,7 +162,7 @@ class _OneChanges:
             return self
         changes, problems = read(stanza, self.name)
         self.upload.problems += problems
-        self.read, self.listed = True, frozenset(row.name for row in changes.rows)
+        self.read, self.listed = bool(changes.rows), frozenset(row.name for row in changes.rows)
         self.summary = ChangesSummary(
             file=self.name,
             source=plain(changes.source),
@@ -261,6 +261,7 @@ class _OneChanges:
         self.job.reading(row.name)
         context = BinaryContext(
             source=changes.source,
+            source_version=changes.source_version,
             version=changes.version,
             names=changes.binaries,
             section=row.section,
@@ -279,6 +280,8 @@ class _OneChanges:
         text = self.upload.vouched(data, row.name, required=self.checks.require_dsc_signature)
         if text is None:
             return []
+        # What no .changes lists is left out, even where it lies beside and a .dsc names it.
+        listed = {one.name for one in changes.rows}
         context = SourceContext(
             source=changes.source,
             version=changes.version,
@@ -286,7 +289,7 @@ class _OneChanges:
             priority=row.priority,
             component=policy.component(row.section, self.suites),
             folder=self.job.folder,
-            files=self.upload.sealed,
+            files={name: self.upload.sealed[name] for name in listed & self.upload.sealed.keys()},
             checks=self.checks,
         )
         outcome = check_source(text, sealed, context)

@@ -88,7 +88,8 @@ def kinds(changes: Changes, extra_sections: Collection[str]) -> Iterator[Problem
         what = kind(row.name)
         if what is Kind.BYHAND:
             yield rules.BYHAND.problem("no package and no part of one is called so", file=row.name)
-        if what not in (Kind.BINARY, Kind.DSC):
+        # A row that Files lacks has been told of.
+        if what not in (Kind.BINARY, Kind.DSC) or not row.digests.md5:
             continue
         section = row.section.rpartition("/")[2]
         if section not in _SECTIONS and section not in extra_sections:
@@ -99,6 +100,8 @@ def kinds(changes: Changes, extra_sections: Collection[str]) -> Iterator[Problem
 
 def architectures(changes: Changes, file: str) -> Iterator[Problem]:
     """Architecture is what the files are: source means exactly one .dsc, and each other word has its binaries."""
+    if not changes.rows:  # it is told already that no list can be read
+        return
     by_kind: dict[Kind, list[str]] = {}
     for row in changes.rows:
         by_kind.setdefault(kind(row.name), []).append(row.name)

@@ -204,7 +204,7 @@ class Checkers:
         if answer.kind == b"R":
             try:
                 return codec.loads(answer.data, CheckReport)
-            except codec.CodecError as error:
+            except (codec.CodecError, RecursionError) as error:
                 log.error("a check worker answered nonsense: %s", error)
                 return _failed(seal, rules.CHECK_CRASHED.problem("its report cannot be read", file=answer.file))
         if answer.kind == b"T":

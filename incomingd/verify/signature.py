@@ -13,7 +13,7 @@ vouches for its digest.
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,7 +31,10 @@ _BEGIN, _SIGNATURE, _END = (
 _HARMLESS = {
     *("NEWSIG", "KEY_CONSIDERED", "SIG_ID", "GOODSIG", "VALIDSIG", "VERIFICATION_COMPLIANCE_MODE"),
     *("PLAINTEXT", "PLAINTEXT_LENGTH", "NOTATION_NAME", "NOTATION_DATA", "NOTATION_FLAGS", "POLICY_URL"),
+    *("EXPSIG", "SIGEXPIRED", "EXPKEYSIG", "KEYEXPIRED", "REVKEYSIG", "KEYREVOKED"),
 }
+#: In place of GOODSIG, where the signature fits and its time or its key's is over by gpgv's own clock and keyring.
+_OVER = {"EXPSIG": rules.EXPIRED_SIGNATURE, "EXPKEYSIG": rules.EXPIRED_KEY, "REVKEYSIG": rules.REVOKED_KEY}
 #: OpenPGP's numbers of digests that are broken (RFC 4880 §9.4).
 _WEAK = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}
 #: ERRSIG's reason for a missing public key.
@@ -78,7 +81,11 @@ class Verifier:
         if unknown:
             key = unknown[7] if len(unknown) > 7 and unknown[7] != "-" else unknown[1]
             return Signed(text=text, doubts=(self._unknown(key, file),))
-        return self._known(text, next(line for line in status if line[0] == "VALIDSIG"), file)
+        signed = self._known(text, next(line for line in status if line[0] == "VALIDSIG"), file)
+        over = next((line[0] for line in status if line[0] in _OVER), None)
+        if over and not signed.doubts:
+            return replace(signed, doubts=(_OVER[over].problem(f"gpg says {over}", file=file),))
+        return signed
 
     def _unknown(self, key: str, file: str) -> Problem:
         return rules.UNKNOWN_KEY.problem(f"it is signed by the key {plain(key)}, which is not trusted", file=file)
@@ -176,7 +183,8 @@ def _fault(status: list[list[str]], file: str) -> Problem | None:
     odd = set(words) - _HARMLESS
     if odd:
         return rules.BAD_SIGNATURE.problem(f"gpg says {', '.join(sorted(odd))}", file=file)
-    counts = [words.count(word) for word in ("NEWSIG", "GOODSIG", "VALIDSIG")]
+    fits = sum(words.count(word) for word in ("GOODSIG", *_OVER))
+    counts = [words.count("NEWSIG"), fits, words.count("VALIDSIG")]
     if counts != [1, 1, 1]:
         return rules.BAD_SIGNATURE.problem(
             f"gpg finds {counts[0]} signatures, calls {counts[1]} good and {counts[2]} valid", file=file
@@ -211,8 +219,8 @@ def _gpgv(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
     if done.returncode in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGKILL):
         raise Retry(f"gpgv was ended by {signal.Signals(-done.returncode).name}")
     status = [line.split()[1:] for line in lines if line.startswith("[GNUPG:] ") and len(line.split()) > 1]
-    # 1 is a bad signature, 2 an unknown key among others: both have their keyword. Without one nothing is believed.
-    if done.returncode != 0 and not any(line[0] in ("BADSIG", "ERRSIG") for line in status):
+    # 1 is a bad signature, 2 an unknown key among others: each has its keyword. Without one nothing is believed.
+    if done.returncode != 0 and not any(line[0] in ("BADSIG", "ERRSIG", *_OVER) for line in status):
         status.append([f"exit-status-{done.returncode}"])
     return done.stdout, status
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from incomingd import rules
 from incomingd.config import ChecksConfig
 from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain, without_epoch
-from incomingd.verify import deb822, relations
-from incomingd.verify.archives import ArchiveError, tar_stream
-from incomingd.verify.changes import Row, read_rows
+from incomingd.verify import deb822, files, relations
+from incomingd.verify.archives import ArchiveError, read_through, tar_stream
+from incomingd.verify.changes import ADDRESS, Row, read_rows
 from incomingd.verify.deb822 import Stanza
 
 _REQUIRED = ("Format", "Source", "Version", "Maintainer", "Architecture", "Checksums-Sha256", "Files")
@@ -78,13 +78,16 @@ def _promised(row: Row) -> FileEntry:
 
 def _fields(stanza: Stanza, entry: FileEntry, context: SourceContext) -> Iterator[Problem]:
     yield from deb822.missing(stanza, _REQUIRED, entry.name)
+    if stanza.get("Maintainer") and not ADDRESS.fullmatch(stanza.get("Maintainer")):
+        found = f'Maintainer is "{plain(stanza.get("Maintainer"))}"'
+        yield rules.BAD_ADDRESS.problem(found, file=entry.name)
     for field, wanted in (("Source", context.source), ("Version", context.version)):
-        if stanza.get(field) and stanza.get(field) != wanted:
+        if wanted and stanza.get(field) and stanza.get(field) != wanted:
             yield rules.DSC_FIELD_MISMATCH.problem(
                 f"{field} is {plain(stanza.get(field))}, and the .changes has {wanted}", file=entry.name
             )
     name = f"{context.source}_{without_epoch(context.version)}.dsc"
-    if entry.name != name:
+    if context.source and context.version and entry.name != name:
         yield rules.DSC_FILE_NAME.problem(f"the file is not named {plain(name)}", file=entry.name)
     if stanza.get("Format") and stanza.get("Format") not in context.checks.source_formats:
         allowed = ", ".join(context.checks.source_formats)
@@ -152,7 +155,7 @@ def _misfit(form: str, kinds: list[str], names: list[str]) -> str:
 def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
     there = context.files.get(row.name)
     if there is None:
-        if ".orig" not in row.name:
+        if not files.is_orig(row.name):
             yield rules.MISSING_FILE.problem(f"{dsc} lists it, and it is not in the upload", file=row.name)
         return
     differs = [
@@ -165,17 +168,23 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
     match = re.search(rf"{_COMPRESSED}$", row.name)
     if match:
         yield from _tarball(context.folder / row.name, match["ending"], row.name)
+    elif row.name.endswith(".diff.gz"):
+        try:
+            read_through(context.folder / row.name, "gz", limit=_MAX_BYTES)
+        except ArchiveError as error:
+            yield rules.BAD_COMPRESSION.problem(str(error), file=row.name)
 
 
 def _tarball(path: Path, ending: str, name: str) -> Iterator[Problem]:
     """Read a tarball through; what leads out of it is told once."""
     outside = ""
+    links: set[str] = set()
     try:
         with tar_stream(path, ending, limit=_MAX_BYTES) as members:
             for count, (info, _) in enumerate(members, 1):
                 if count > _MAX_MEMBERS:
                     raise ArchiveError(f"it has more than {_MAX_MEMBERS} members")
-                outside = outside or _outside(info)
+                outside = outside or _outside(info) or _below(info, links)
     except ArchiveError as error:
         yield rules.BAD_TAR.problem(str(error), file=name)
     if outside:
@@ -192,6 +201,18 @@ def _outside(info: tarfile.TarInfo) -> str:
         return f"{plain(info.name)} is a link to {plain(info.linkname)}"
     if info.isdev():
         return f"{plain(info.name)} is a device or a FIFO"
+    return ""
+
+
+def _below(info: tarfile.TarInfo, links: set[str]) -> str:
+    """A member below a symbolic link would be written where that leads. ``links`` are those so far."""
+    parts = posixpath.normpath(info.name).split("/")
+    if links:
+        above = next((path for n in range(1, len(parts)) if (path := "/".join(parts[:n])) in links), None)
+        if above is not None:
+            return f"{plain(info.name)} lies below the symbolic link {plain(above)}"
+    if info.issym():
+        links.add("/".join(parts))
     return ""
 
 

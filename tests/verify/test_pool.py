@@ -1,0 +1,274 @@
+"""Workers that die, hang, eat memory or talk nonsense: the one upload is rejected, and the next is fine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from incomingd.config import Config
+from incomingd.errors import Retry
+from incomingd.model import CheckReport, Seal
+from incomingd.verify.pool import Checkers
+from tests.verify.builders import NOW, Keys, Members, Upload, ar_parts, codes, make_config, sealed, tar, told
+
+#: A worker that does something odd where the name of a file asks for it, and its work otherwise.
+_ODD = """
+import os, signal, sys, time
+from incomingd.verify import check, worker
+
+real = check.check_binary
+
+def odd(path, entry, context):
+    word = path.with_name(path.name + ".odd")
+    what = word.read_text() if word.exists() else ""
+    if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
+    if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "exit": os._exit(7)
+    if what == "hang": time.sleep(3600)
+    if what == "spin":
+        while True: pass
+    if what == "memory": bytearray(1 << 40)
+    if what == "bug": raise AssertionError("a bug")
+    if what == "full": raise OSError(28, "No space left on device")
+    return real(path, entry, context)
+
+check.check_binary = odd
+worker.main()
+"""
+#: What is no worker's answer.
+_NONSENSE = """
+import os, socket, struct
+s = socket.socket(fileno=os.dup(0))
+def send(kind, data): s.sendall(struct.pack(">Ic", len(data), kind) + data)
+send(b"H", b"")
+while True:
+    n, kind = struct.unpack(">Ic", s.recv(5, socket.MSG_WAITALL))
+    job = s.recv(n, socket.MSG_WAITALL)
+    {answer}
+"""
+
+
+class Pool:
+    """Checkers, and uploads for them."""
+
+    def __init__(self, folder: Path, keys: Keys, *, script: str = "", **settings: object) -> None:
+        self.folder, self.keys = folder, keys
+        self.config: Config = make_config(folder, {"service.workers": 1, **settings})
+        command = (sys.executable, "-P", "-c", script) if script else None
+        home = keys.keyring.home
+        self.checkers = Checkers(self.config, home, command=command) if command else Checkers(self.config, home)
+        self.count = 0
+
+    def send(self, upload: Upload = Upload(), *, odd: str = "") -> CheckReport:  # noqa: B008
+        folder, seal = self.seal(upload, odd=odd)
+        return self.checkers.check(folder, seal, self.config.queues[0], NOW)
+
+    def seal(self, upload: Upload, *, odd: str = "") -> tuple[Path, Seal]:
+        self.count += 1
+        folder = self.folder / str(self.count)
+        seal = sealed(folder, upload.files(self.keys))
+        if odd:
+            (folder / "hello_1.0-1_amd64.deb.odd").write_text(odd)
+        return folder, seal
+
+    def fine(self) -> bool:
+        report = self.send()
+        assert not report.problems, "\n".join(told(report))
+        return len(report.changes) == 1
+
+
+Make = Callable[..., Pool]
+
+
+@pytest.fixture
+def make(tmp_path: Path, keys: Keys) -> Iterator[Make]:
+    made: list[Pool] = []
+
+    def make_one(**options: object) -> Pool:
+        made.append(Pool(tmp_path, keys, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make_one
+    for pool in made:
+        pool.checkers.close()
+
+
+def children() -> set[int]:
+    """The processes that this one has started."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(word) for path in tasks for word in path.read_text().split()}
+
+
+def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
+    pool = make()
+    before = children()
+    assert pool.fine()
+    worker = children() - before
+    assert len(worker) == 1
+    assert codes(pool.send(Upload(by="mallory")).problems) == ["unknown-key"]
+    assert pool.fine()
+    assert children() - before == worker
+
+
+@pytest.mark.parametrize(
+    ("odd", "code", "found"),
+    [
+        ("killed", "check-crashed", "ended with the signal SIGKILL"),
+        ("segfault", "check-crashed", "ended with the signal SIGSEGV"),
+        ("exit", "check-crashed", "ended with the status 7"),
+        ("bug", "check-crashed", "by a bug of ours"),
+        ("hang", "check-timeout", "longer than 2 s"),
+        ("spin", "check-timeout", "more than 1 s of processor time"),
+        ("memory", "check-memory", "more than 512 MiB of memory"),
+    ],
+)
+def test_one_upload_is_lost_and_the_next_is_fine(make: Make, odd: str, code: str, found: str) -> None:
+    limits = {"hang": {"checks.worker_time": 2}, "spin": {"checks.worker_cpu": 1}}
+    pool = make(script=_ODD, **limits.get(odd, {}))
+    assert pool.fine() if odd not in limits else True
+    report = pool.send(odd=odd)
+    assert codes(report.problems) == [code]
+    assert found in report.problems[0].message
+    assert report.problems[0].file == "hello_1.0-1_amd64.deb"
+    assert [summary.file for summary in report.summaries] == ["hello_1.0-1_amd64.changes"]
+    assert report.changes == ()
+    assert pool.fine()
+
+
+def test_what_sealing_found_is_told_too_when_a_worker_dies(make: Make) -> None:
+    pool = make(script=_ODD)
+    folder, seal = pool.seal(Upload(), odd="killed")
+    problem = pool.send(Upload(by="mallory")).problems[0]
+    report = pool.checkers.check(folder, replace(seal, problems=(problem,)), pool.config.queues[0], NOW)
+    assert codes(report.problems) == ["unknown-key", "check-crashed"]
+
+
+def test_a_full_disk_is_not_the_uploads_fault(make: Make) -> None:
+    pool = make(script=_ODD)
+    with pytest.raises(Retry, match="No space left"):
+        pool.send(odd="full")
+    assert pool.fine()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'send(b"R", b"nonsense")',
+        'send(b"R", b"{}")',
+        'send(b"R", b"[" * 100000)',
+        'send(b"?", b"")',
+        's.sendall(b"\\xff" * 1000)',
+        "os._exit(0)",
+    ],
+)
+def test_nonsense_is_no_report(make: Make, answer: str) -> None:
+    pool = make(script=_NONSENSE.format(answer=answer))
+    for _ in range(2):
+        report = pool.send()
+        assert codes(report.problems) == ["check-crashed"]
+        assert report.changes == ()
+
+
+def test_a_worker_that_cannot_start_is_not_the_uploads_fault(make: Make) -> None:
+    with pytest.raises(Retry):
+        make(script="raise SystemExit(1)").send()
+
+
+def test_a_bomb_meets_the_limit_on_memory(make: Make) -> None:
+    def bomb(members: Members) -> Members:
+        # One pax header of 600 MB, which tarfile reads at once.
+        header = tar(("x", b""), form="")[:512].replace(b"x\0", b"x\0", 1)
+        head = bytearray(header)
+        head[124:136] = b"%011o\0" % (600 << 20)
+        head[156:157] = b"x"
+        head[148:156] = b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        made = subprocess.run(
+            ["zstd", "-c", "-q"], input=bytes(head) + bytes(600 << 20), capture_output=True, check=True
+        )
+        return [*members[:2], ("data.tar.zst", made.stdout)]
+
+    pool = make(**{"checks.worker_memory": "300M"})
+    assert codes(pool.send(Upload(parts=bomb)).problems) in (["check-memory"], ["bad-compression"], ["bad-deb"])
+    assert pool.fine()
+
+
+def test_limits_hold_for_one_upload_and_not_for_all_together(make: Make) -> None:
+    """The processor time of a worker is counted anew for each upload."""
+    pool = make(script=_ODD, **{"checks.worker_cpu": 2})
+    for _ in range(3):
+        assert pool.fine()
+    assert codes(pool.send(odd="spin").problems) == ["check-timeout"]
+
+
+def test_closing_ends_what_is_under_way_without_blame(make: Make) -> None:
+    pool = make(script=_ODD)
+    before = children()
+    outcome: list[object] = []
+
+    def wait() -> None:
+        try:
+            outcome.append(pool.send(odd="hang"))
+        except Retry as retry:
+            outcome.append(retry)
+
+    folder = pool.folder / "1"
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not ((folder / "hello_1.0-1_amd64.deb.odd").exists() and children() - before):
+        thread.join(0.01)
+    pool.checkers.close()
+    thread.join(20)
+    assert isinstance(outcome[0], Retry)
+    assert not children() - before
+
+
+def test_two_at_once_where_two_are_allowed(make: Make) -> None:
+    pool = make(script=_ODD, **{"service.workers": 2, "checks.worker_time": 5})
+    reports: list[CheckReport] = []
+    thread = threading.Thread(target=lambda: reports.append(pool.send(odd="hang")))
+    thread.start()
+    assert pool.fine()
+    assert thread.is_alive()
+    thread.join()
+    assert codes(reports[0].problems) == ["check-timeout"]
+
+
+def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
+    """A daemon that is killed leaves no process behind."""
+    script = (
+        "import sys, time; from pathlib import Path; from incomingd.config import reader\n"
+        "from incomingd.verify.pool import Checkers, _Worker, _COMMAND\n"
+        "worker = _Worker(_COMMAND); worker._greet(); print(worker._process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    worker = int(parent.stdout.readline())
+    handle = os.pidfd_open(worker)
+    try:
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        signal_at_end = json.dumps(_ends(handle))
+    finally:
+        os.close(handle)
+        parent.stdout.close()
+    assert signal_at_end == "true"
+
+
+def _ends(handle: int) -> bool:
+    import select
+
+    return bool(select.select([handle], [], [], 20)[0])
+
+
+def test_the_builder_takes_apart_what_dpkg_deb_makes(keys: Keys) -> None:
+    files = Upload(sourceful=False).files(keys)
+    names = [name for name, _ in ar_parts(files["hello_1.0-1_amd64.deb"])]
+    assert names == ["debian-binary", "control.tar.gz", "data.tar.xz"]

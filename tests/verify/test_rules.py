@@ -1,0 +1,480 @@
+"""Every rule that checks can find broken: one upload that is right but for one thing, and the code that it gets."""
+
+import ast
+import gzip
+import io
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+import incomingd
+from incomingd import rules
+from tests.verify.builders import (
+    NOW,
+    Bench,
+    Members,
+    Upload,
+    add,
+    codes,
+    drop,
+    lead,
+    put,
+    swap,
+    tar,
+    told,
+)
+
+#: Codes of other rooms, and where they are tested.
+ELSEWHERE = {
+    "bad-upload-name": "intake",
+    "not-regular-file": "intake",
+    "unreadable-file": "intake",
+    "upload-too-large": "intake",
+    "changed-while-read": "intake",
+    "upload-incomplete": "intake",
+    "upload-withdrawn": "intake",
+    "upload-lost": "intake",
+    "cancelled": "core",
+    "pool-conflict": "publish",
+    "same-version-other-content": "publish",
+    "version-not-newer": "publish",
+    "missing-source": "publish",
+    "missing-orig": "publish",
+    "replayed": "publish",
+    # These need a worker of their own.
+    "check-timeout": "verify/test_pool.py",
+    "check-crashed": "verify/test_pool.py",
+    "check-memory": "verify/test_pool.py",
+}
+#: What an operator asks for comes from no upload: no test of operations has these yet.
+OWED = {"not-in-suite", "unknown-generation", "pool-file-gone"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One upload and all the codes that it gets: ``code`` and those that cannot but go with it."""
+
+    code: str
+    upload: Upload
+    also: tuple[str, ...] = ()
+    warning: bool = False
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(name: str, code: str, *, also: tuple[str, ...] = (), warning: bool = False, **upload: Any) -> None:
+    assert name not in ROWS
+    ROWS[name] = Row(code=code, upload=Upload(**upload), also=also, warning=warning)
+
+
+# -- what alters an upload --------------------------------------------------------------------------------------------
+
+DEB, DSC, ORIG = "hello_1.0-1_amd64.deb", "hello_1.0-1.dsc", "hello_1.0.orig.tar.gz"
+CHANGES = "hello_1.0-1_amd64.changes"
+
+
+def rename(old: str, new: str) -> Callable[[dict[str, bytes]], Any]:
+    return lambda files: files.update({new: files.pop(old)})
+
+
+def lose(name: str) -> Callable[[dict[str, bytes]], Any]:
+    return lambda files: files.pop(name)
+
+
+def gain(name: str, data: bytes = b"something\n") -> Callable[[dict[str, bytes]], Any]:
+    return lambda files: files.update({name: data})
+
+
+def alter(name: str, how: Callable[[bytes], bytes]) -> Callable[[dict[str, bytes]], Any]:
+    return lambda files: files.update({name: how(files[name])})
+
+
+def both(*steps: Callable[[dict[str, bytes]], Any]) -> Callable[[dict[str, bytes]], Any]:
+    return lambda files: [step(files) for step in steps]
+
+
+def flip(at: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def cut(count: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:-count]
+
+
+def match(pattern: str, new: str) -> Callable[[str], str]:
+    """Replace the first place that fits."""
+
+    def how(text: str) -> str:
+        changed, count = re.subn(pattern, new, text, count=1, flags=re.M)
+        assert count, pattern
+        return changed
+
+    return how
+
+
+def member(number: int, name: str | None = None, how: Callable[[bytes], bytes] = bytes) -> Callable[[Members], Members]:
+    """Another name or other bytes for one member of the .deb."""
+
+    def altered(members: Members) -> Members:
+        old, data = members[number]
+        return [*members[:number], (name or old, how(data)), *members[number + 1 :]]
+
+    return altered
+
+
+def control(*others: tuple[str, Any], mtime: float = 1e9) -> Callable[[Members], Members]:
+    """A control.tar with other members beside the control file."""
+
+    def altered(members: Members) -> Members:
+        with tarfile.open(fileobj=io.BytesIO(members[1][1])) as before:
+            content = before.extractfile("./control")
+            assert content
+            data = tar(("./control", content.read()), *others, mtime=mtime)
+        return [members[0], ("control.tar.gz", data), *members[2:]]
+
+    return altered
+
+
+def data(*files: tuple[str, Any], **options: Any) -> Callable[[Members], Members]:
+    """Another data.tar."""
+    return lambda members: [*members[:2], ("data.tar.gz", tar(*files, **options))]
+
+
+def insert(at: int, name: str, content: bytes = b"x") -> Callable[[Members], Members]:
+    return lambda members: [*members[:at], (name, content), *members[at:]]
+
+
+def orig(*members: tuple[str, Any], **options: Any) -> Callable[[dict[str, bytes]], Any]:
+    """Another orig tarball."""
+    return gain(ORIG, tar(("hello-1.0/hello.c", b""), *members, **options))
+
+
+BINARY = {"sourceful": False}
+SOURCE = {"binary": False, "suffix": "source"}
+GONE = {f"no{n}_1_amd64.deb": b"" for n in range(300)}
+
+# -- the upload -------------------------------------------------------------------------------------------------------
+
+row("a name with a colon", "bad-file-name", listed=gain("a:b.deb"), sent=lose("a:b.deb"))
+row("a name with a leading dash", "bad-file-name", listed=gain("-rf.deb"), sent=lose("-rf.deb"))
+row("a name of 256 bytes", "bad-file-name", listed=gain("a" * 252 + ".deb"), sent=lambda f: f.pop("a" * 252 + ".deb"))
+row("no .changes", "no-changes", sent=lose(CHANGES))
+row(
+    "two .changes, one allowed",
+    "too-many-changes",
+    sent=gain("x.changes"),
+    settings={"incoming.default.max_changes": 1},
+)
+row("more files than allowed", "too-many-files", settings={"incoming.default.max_files": 3})
+row(
+    "a .changes too large",
+    "text-too-large",
+    settings={"checks.max_text_file": 600},
+    **BINARY,
+)
+row("a .dsc too large", "text-too-large", dsc=put("X-Odd", "y" * 5000), settings={"checks.max_text_file": 4000})
+row("too large for the suite", "text-too-large", settings={"suites.stable.checks.max_text_file": 500}, **BINARY)
+
+# -- signature --------------------------------------------------------------------------------------------------------
+
+row("no signature", "unsigned", by="")
+row("text changed after it was signed", "bad-signature", signed=lambda d: d.replace(b"medium", b"urgent"))
+row("a damaged signature", "bad-signature", signed=lambda d: re.sub(rb"\n=[^\n]{4}\n", b"\n=AAAA\n", d))
+row("signed twice over", "not-one-signature", signed=lambda d: d + d)
+row("a block cut off before its END", "not-one-signature", signed=lambda d: d[: d.index(b"-----END")])
+row("a detached signature", "not-one-signature", signed=lambda d: d[d.index(b"-----BEGIN PGP SIGNATURE") :])
+row("two signatures in one block", "not-one-signature", options=("--local-user", "bob@example.org"))
+row("text before the block", "text-outside-signature", signed=lead(b"Source: evil\n"))
+row("text after the block", "text-outside-signature", signed=add(b"Source: evil\n"))
+row("a key that nobody trusts", "unknown-key", by="mallory")
+row("a key that has expired", "expired-key", by="eve", made="20200601T000000!")
+row("a key that is revoked", "revoked-key", by="ron")
+row("a key that is disabled", "revoked-key", by="dan")
+row("a signature with SHA-1", "weak-digest", by="rsa", options=("--digest-algo", "SHA1"))
+row("a signature with RIPEMD-160", "weak-digest", by="rsa", options=("--digest-algo", "RIPEMD160"))
+row("a signature of the day after tomorrow", "future-signature", made="20260303T120000!")
+row("a signature of 2099", "future-signature", made="20990101T120000!")
+row("a signature with an end", "expired-signature", made="20260101T000000!", options=("--default-sig-expire", "10d"))
+row("an old signature", "old-signature", made="20260101T000000!", settings={"checks.max_signature_age": "30d"})
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+row("Latin-1", "not-utf8", changes=put("Changed-By", "Ren\udce9 <rene@example.org>"))
+row(
+    "carriage returns",
+    "crlf",
+    changes=lambda text: text.replace("\n", "\r\n"),
+    by="",
+    settings={"incoming.default.signatures": "optional"},
+)
+row("a lone carriage return", "control-character", changes=put("X-Odd", "a\rSource: evil"))
+row("a form feed", "control-character", changes=put("X-Odd", "a\fb"))
+row("a NUL", "control-character", dsc=put("X-Odd", "a\0b"))
+row("a C1 control", "control-character", control=put("X-Odd", "a\x85b"))
+row("a line separator", "control-character", control=put("X-Odd", "a\u2028b"))
+row("a line that is no field", "bad-syntax", changes=lead("hello\n"))
+row("a comment", "bad-syntax", changes=lead("# hello\n"))
+row("a line of blanks", "bad-syntax", control=add("  \n X\n"))
+row("a first line that continues", "bad-syntax", control=lead(" hello\n"))
+row("two stanzas in a .changes", "not-one-stanza", changes=swap("Urgency", "\nUrgency"))
+row("two stanzas in a .dsc", "not-one-stanza", dsc=add("\nPackage: evil\n"))
+row("two stanzas in a control file", "not-one-stanza", control=add("\nPackage: evil\n"))
+row("no text at all", "not-one-stanza", control=lambda _: "\n")
+row("a field twice", "repeated-field", changes=add("SOURCE: hello\n"))
+row("a field twice in a .dsc", "repeated-field", dsc=lead("source: hello\n"))
+row("a field twice in a control file", "repeated-field", control=lead("package: hello\n"))
+row("a line of 65 KiB", "text-limit", dsc=put("X-Odd", "a" * 66560))
+row("1,100 fields", "text-limit", changes=lead("".join(f"X-{n}: a\n" for n in range(1100))))
+for name in ("Format", "Date", "Source", "Version", "Distribution", "Maintainer", "Changes", "Description"):
+    row(f"a .changes without {name}", "missing-field", changes=drop(name))
+row("a .changes with an empty field", "missing-field", changes=put("Distribution", ""))
+row("a .changes without Files", "missing-field", changes=drop("Files"))
+row(
+    "a .changes without SHA256",
+    "missing-field",
+    changes=drop("Checksums-Sha256"),
+)
+for name in ("Format", "Maintainer", "Architecture"):
+    row(f"a .dsc without {name}", "missing-field", dsc=drop(name))
+for name in ("Maintainer", "Description"):
+    row(f"a control file without {name}", "missing-field", control=drop(name))
+
+# -- .changes ---------------------------------------------------------------------------------------------------------
+
+row("an old format", "bad-format", changes=put("Format", "1.5"))
+row("a package in upper case", "bad-package-name", package="Hello")
+row("a name of one letter", "bad-package-name", package="h")
+row("an underscore in Binary", "bad-package-name", changes=put("Binary", "hello hello_world"))
+row("a Source with more behind it", "bad-package-name", control=put("Source", "hello (1.0-1) evil"))
+row("a version with an underscore", "bad-version", version="1.0_1", **BINARY)
+row("a version that begins with a letter", "bad-version", version="v1.0", **BINARY)
+row("a source version that is none", "bad-version", changes=put("Source", "hello (one)"), **BINARY)
+row("a maintainer without address", "bad-address", changes=put("Maintainer", "Ada Lovelace"))
+row("an address without host", "bad-address", changes=put("Changed-By", "Ada <ada>"))
+row("a .dsc's maintainer without address", "bad-address", dsc=put("Maintainer", "Ada Lovelace"))
+row("a date that is none", "bad-date", changes=put("Date", "today"))
+row("a bug that is no number", "bad-closes", changes=lead("Closes: 123 one\n"))
+row("a .changes of another name", "changes-file-name", sent=rename(CHANGES, "hello_1.0-2_amd64.changes"))
+row("a row that lacks a column", "bad-file-list", changes=match(r"^ [0-9a-f]{40} \d+ hello", " hello"))
+row("a digest that is none", "bad-file-list", changes=match(r"^ [0-9a-f]{40} ", " xyz "))
+row("a size that is none", "bad-file-list", changes=match(r"^( [0-9a-f]{40}) \d+", r"\1 -1"))
+row("a list that lacks a file", "file-lists-differ", changes=match(r"^ [0-9a-f]{40} .*\n", ""))
+row("lists with other sizes", "file-lists-differ", changes=match(r"^( [0-9a-f]{40}) \d+", r"\1 7"))
+row("a file listed twice", "file-lists-differ", changes=match(r"^( [0-9a-f]{40} .*\n)", r"\1\1"))
+row("an unknown list that differs", "file-lists-differ", changes=lead(f"Checksums-Sha512:\n {'0' * 128} 1 x.deb\n"))
+row("a .changes that lists itself", "lists-itself", listed=gain(CHANGES))
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+row("a .deb that did not come", "missing-file", sent=lose(DEB))
+row("a part of the source that did not come", "missing-file", sent=lose("hello_1.0-1.debian.tar.xz"))
+row("a .deb that grew", "size-mismatch", sent=alter(DEB, add(b"\n")))
+row("a .deb with another byte", "checksum-mismatch", sent=alter(DEB, flip(200)))
+row("a wrong SHA-1", "checksum-mismatch", changes=match(r"^ [0-9a-f]{40} ", f" {'0' * 40} "))
+row("a wrong MD5", "checksum-mismatch", changes=match(r"^ [0-9a-f]{32} ", f" {'0' * 32} "))
+row("a file for nobody", "byhand", listed=gain("hello_1.0-1_notes.txt"))
+row("an installer image", "byhand", listed=gain("hello_1.0-1_amd64.iso"))
+row("an unknown section", "unknown-section", section="oddities")
+row("an unknown priority", "unknown-priority", changes=lambda text: text.replace(" optional ", " urgent "))
+row("source without the word", "architecture-mismatch", changes=put("Architecture", "amd64"))
+row("the word without source", "architecture-mismatch", changes=put("Architecture", "source amd64"), **BINARY)
+row("an architecture without binary", "architecture-mismatch", changes=put("Architecture", "source amd64 all"))
+row("a binary without its architecture", "architecture-mismatch", changes=put("Architecture", "source"))
+row("a file that no .changes lists", "unlisted-file", warning=True, sent=gain("notes.txt"))
+
+# -- distribution and rights ------------------------------------------------------------------------------------------
+
+row("an unknown distribution", "unknown-distribution", changes=put("Distribution", "UNRELEASED"))
+row("one of two is unknown", "unknown-distribution", changes=put("Distribution", "stable sid"))
+row("a component that is not there", "unknown-component", section="non-free/devel")
+row("an architecture that is not there", "unknown-architecture", architecture="riscv64")
+row("a key that no row names", "key-not-allowed", settings={"uploaders": [{"key": "bob"}]})
+row(
+    "a source that is not the key's", "key-not-allowed", settings={"uploaders": [{"key": "ada", "sources": ["team-*"]}]}
+)
+row("a suite that is not the key's", "key-not-allowed", settings={"uploaders": [{"key": "ada", "suites": ["testing"]}]})
+row("source, binaries only", "key-not-allowed", settings={"uploaders": [{"key": "ada", "binaries_only": True}]})
+
+# -- source packages --------------------------------------------------------------------------------------------------
+
+row("a .dsc of another version", "dsc-field-mismatch", dsc=put("Version", "1:1.0-1"))
+row("a .dsc of another name", "dsc-file-name", listed=rename(DSC, "hello_1.0-2.dsc"))
+row("a format that is not allowed", "source-format", settings={"checks.source_formats": ["3.0 (native)"]})
+row("a format that nobody knows", "source-format", dsc=put("Format", "3.0 (git)"))
+row("quilt without orig", "source-file-set", tarballs=lose(ORIG))
+row("quilt with two origs", "source-file-set", tarballs=gain("hello_1.0.orig.tar.bz2", tar(("a", b""), form="bz2")))
+row("quilt with a diff", "source-file-set", tarballs=gain("hello_1.0-1.diff.gz", gzip.compress(b"x")))
+row("native with orig", "source-file-set", form="3.0 (native)", version="1.0", tarballs=orig())
+row("1.0 with an xz tarball", "source-file-set", dsc=put("Format", "1.0"), version="1.0", form="3.0 (native)")
+row("a file of another source", "source-file-set", tarballs=gain("other_1.0.orig.tar.gz", tar(("a", b""))))
+row("a file of another upstream version", "source-file-set", tarballs=rename(ORIG, "hello_1.1.orig.tar.gz"))
+row("a signature of nothing", "source-file-set", tarballs=gain("hello_1.0.orig-doc.tar.gz.asc"))
+row("a part that the .dsc does not list", "source-file-set", listed=gain("hello_1.0.orig-doc.tar.gz", tar(("a", b""))))
+row("a .dsc that lists its file otherwise", "source-file-mismatch", dsc=match(r"^ [0-9a-f]{64} ", f" {'0' * 64} "))
+row(
+    "a .dsc with another size",
+    "source-file-mismatch",
+    dsc=lambda t: re.sub(r"\d+ hello_1.0.orig", "7 hello_1.0.orig", t),
+)
+row(
+    "an orig that is elsewhere, told in two ways",
+    "source-file-mismatch",
+    dsc=match(r"^ [0-9a-f]{64} ", f" {'0' * 64} "),
+    sent=lose(ORIG),
+)
+row("a Build-Depends without operator", "bad-relation", dsc=put("Build-Depends", "gcc (13)"))
+row("an empty Build-Depends", "bad-relation", dsc=put("Build-Depends-Indep", ""))
+row("an orig that is no tarball", "bad-tar", tarballs=gain(ORIG, gzip.compress(b"hello" * 999)))
+row("an orig that is cut off", "bad-tar", tarballs=alter(ORIG, cut(20)))
+row("an orig with something behind it", "bad-tar", tarballs=alter(ORIG, add(b"evil")))
+row("a diff that is cut off", "bad-compression", form="1.0", tarballs=alter("hello_1.0-1.diff.gz", cut(9)))
+row("a member with an absolute name", "tar-outside", tarballs=orig(("/etc/passwd", b"")))
+row("a member above the tree", "tar-outside", tarballs=orig(("hello-1.0/../../x", b"")))
+row("a link out of the tree", "tar-outside", tarballs=orig(("hello-1.0/x", "../../../etc/passwd")))
+row(
+    "a hard link out of the tree",
+    "tar-outside",
+    tarballs=orig(("hello-1.0/x", "/etc/passwd"), types={"hello-1.0/x": tarfile.LNKTYPE}),
+)
+row("a member below a link", "tar-outside", tarballs=orig(("hello-1.0/x", "/etc"), ("hello-1.0/x/passwd", b"")))
+row("a FIFO in the tree", "tar-outside", tarballs=orig(("hello-1.0/x", b""), types={"hello-1.0/x": tarfile.FIFOTYPE}))
+row("a .dsc without signature", "unsigned-dsc", settings={"checks.require_dsc_signature": True})
+row("a .dsc by a key that nobody trusts", "unknown-key", warning=True, dsc_by="mallory")
+row(
+    "a .dsc by nobody's key, required", "unknown-key", dsc_by="mallory", settings={"checks.require_dsc_signature": True}
+)
+row(
+    "a .dsc with a bad signature",
+    "bad-signature",
+    dsc_by="ada",
+    dsc_signed=lambda d: d.replace(b"debhelper", b"evilhelper"),
+)
+row("a .dsc with text before it", "text-outside-signature", dsc_by="ada", dsc_signed=lead(b"Package: evil\n"))
+row(
+    "a .buildinfo of two stanzas",
+    "not-one-stanza",
+    listed=gain("hello_1.0-1_amd64.buildinfo", b"Format: 1.0\n\nA: b\n"),
+)
+
+# -- binary packages --------------------------------------------------------------------------------------------------
+
+row("a .deb that is no ar", "bad-deb", deb=lambda _: b"PK\3\4" * 50)
+row("a .deb that is cut off", "bad-deb", deb=cut(10))
+row("a .deb with something behind it", "bad-deb", deb=add(b"evil"))
+row("an ar header that lies", "bad-deb", deb=lambda d: d.replace(b"4         `\n", b"4000000000`\n", 1))
+row("members in another order", "bad-deb", parts=lambda m: [m[0], m[2], m[1]])
+row("a member too many", "bad-deb", parts=insert(3, "evil"))
+row("a member with a slash", "bad-deb", parts=insert(1, "_/evil"))
+row("no data.tar", "bad-deb", parts=lambda m: m[:2])
+row("format 3.0", "bad-deb", parts=member(0, how=lambda _: b"3.0\n"))
+row("format 2.x", "bad-deb", parts=member(0, how=lambda _: b"2.x\n"))
+row("a hundred members", "bad-deb", parts=lambda m: [m[0], *[("_x", b"")] * 100, *m[1:]])
+row("a data.tar of an unknown kind", "bad-deb", parts=member(2, "data.tar.lz4"))
+row("a data.tar that is no tar", "bad-deb", parts=member(2, "data.tar", lambda _: b"hello" * 1000))
+row("a control.tar that is cut off", "bad-compression", parts=member(1, how=cut(12)))
+row("a data.tar that is cut off", "bad-compression", parts=member(2, how=cut(12)))
+row("a data.tar with another ending", "bad-compression", parts=member(2, "data.tar.gz"))
+row("a bomb in control.tar", "bad-compression", parts=control(("./x", bytes(33 << 20))))
+row("a bomb in data.tar", "bad-compression", parts=member(2, "data.tar.zst", lambda _: zstd_bomb()))
+row("two control files", "bad-control-archive", parts=control(("control", b"Package: evil\n")))
+row("two control files, one spelled oddly", "bad-control-archive", parts=control(("././control", b"Package: evil\n")))
+row("no control file", "bad-control-archive", parts=lambda m: [m[0], ("control.tar.gz", tar(("./md5sums", b""))), m[2]])
+row(
+    "a control file that is a link",
+    "bad-control-archive",
+    parts=lambda m: [m[0], ("control.tar.gz", tar(("./control", "/etc/passwd"))), m[2]],
+)
+row("a control file of 2 MiB", "bad-control-archive", control=put("X-Odd", "\n" + " a\n" * 700_000 + " b"))
+row("1,100 members in control.tar", "bad-control-archive", parts=control(*((f"./x{n}", b"") for n in range(1100))))
+row("a member above the root", "tar-outside", parts=data(("./../../etc/passwd", b"")))
+row("a maintainer script above the root", "tar-outside", parts=control(("../postinst", b"")))
+row("a .deb of another name", "deb-file-name", deb_name="hello_1.0-2_amd64.deb")
+row("a .deb with its epoch", "deb-file-name", version="1:1.0-1", deb_name="hello_1.1.0-1_amd64.deb", **BINARY)
+row(
+    "a .deb of another version",
+    "deb-version-mismatch",
+    control=put("Version", "1.0-2"),
+    deb_name="hello_1.0-2_amd64.deb",
+)
+row("a .deb of another source", "deb-source-mismatch", control=put("Source", "other (1.0-1)"))
+row("a .deb that Binary lacks", "binary-not-listed", changes=put("Binary", "other"))
+row("a .deb for any", "bad-binary-architecture", control=put("Architecture", "any"))
+row("a .deb for source", "bad-binary-architecture", control=put("Architecture", "source"))
+row("a .deb for two", "bad-binary-architecture", control=put("Architecture", "amd64 arm64"))
+row("a .deb of another section", "section-mismatch", control=put("Section", "net"))
+row("a .deb of another component", "section-mismatch", control=put("Section", "contrib/devel"))
+row("a control file of tomorrow's tomorrow", "future-timestamp", parts=control(mtime=NOW.timestamp() + 90_000))
+row("a file of 2099", "future-timestamp", parts=data(("./x", b""), mtime=4.1e9))
+row("an ar of 2099", "future-timestamp", deb=lambda d: d.replace(b"1000000000 ", b"4100000000 "))
+row("a Depends without operator", "bad-relation", control=put("Depends", "libc6 (2.36)"))
+row("an empty Depends", "bad-relation", control=put("Depends", ""))
+row("a hole in Depends", "bad-relation", control=put("Depends", "libc6,, gcc"))
+row("a Provides with more than =", "bad-relation", control=put("Provides", "hi (>= 1)"))
+row("a build profile in a binary", "bad-relation", control=put("Depends", "libc6 <!nocheck>"))
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+row(
+    "300 files that did not come",
+    "more-problems",
+    also=("missing-file",),
+    listed=lambda f: f.update(GONE),
+    sent=lambda f: [f.pop(n) for n in GONE],
+)
+
+
+def zstd_bomb() -> bytes:
+    """Some 200 KiB that hold 4 GiB."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    zeros = bytes(1 << 24)
+    return b"".join([*(compressor.compress(zeros) for _ in range(256)), compressor.flush()])
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_one_rule_is_broken_and_one_code_is_told(bench: Bench, row: Row) -> None:
+    report = bench.check(row.upload)
+    found = report.warnings if row.warning else report.problems
+    assert sorted(codes(found)) == sorted({row.code, *row.also}), "\n".join(told(report))
+    assert not (row.warning and report.problems)
+    assert (report.changes == ()) == (not row.warning)
+    advice = {rule.code: rule.advice for rule in rules.every()}
+    assert all(problem.message.endswith(f"; {advice[problem.code]}") for problem in found)
+
+
+def used_by_checks() -> set[str]:
+    """The codes of the rules that some module of the room makes problems of."""
+    found = set()
+    for path in Path(incomingd.__file__).parent.joinpath("verify").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rules":
+                rule = getattr(rules, node.attr)
+                if isinstance(rule, rules.Rule):
+                    found.add(rule.code)
+    return found
+
+
+def test_every_rule_has_a_row() -> None:
+    rows = {row.code for row in ROWS.values()}
+    assert rows | ELSEWHERE.keys() | OWED == {rule.code for rule in rules.every()}
+    assert used_by_checks() - rows <= ELSEWHERE.keys()
+
+
+def test_the_other_rooms_test_their_codes() -> None:
+    root = Path(__file__).parent.parent
+    for code, place in ELSEWHERE.items():
+        where = root / place
+        names = {code, next(name for name, rule in vars(rules).items() if getattr(rule, "code", "") == code)}
+        texts = [path.read_text() for path in ([where] if where.is_file() else where.rglob("*.py"))]
+        assert any(name in text for text in texts for name in names), f"{code} is not in tests/{place}"
+
+
+def test_the_reference_page_is_current() -> None:
+    page = Path(incomingd.__file__).parent.parent / "docs/problems.md"
+    assert page.read_text() == rules.reference(), "write it anew: python -m incomingd.rules >docs/problems.md"
