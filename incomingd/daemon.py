@@ -1,7 +1,8 @@
 """``incomingd``: the daemon, in the foreground.
 
 Signals: SIGTERM and SIGINT end it after the step in hand; SIGHUP reloads the configuration, and a broken one is
-refused and the old one kept; SIGIO, which a broken lease may send (see :func:`incomingd.fsio.has_writer`), is ignored.
+refused and the old one kept; SIGUSR1 says that an operator's request waits in the journal; SIGIO, which a broken lease
+may send (see :func:`incomingd.fsio.has_writer`), is ignored.
 
 Rights that it was given by the service manager are its own: neither check workers nor gpg get them.
 
@@ -54,6 +55,8 @@ def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> No
     if check_config:
         click.echo(f"{config.file}: no errors")
         return
+    # Whoever holds the lock may be sent one, before and after it can do something about it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         with _alone(Places(config)):
             status = _run_once(config) if once else _run(config)
@@ -96,7 +99,9 @@ def _alone(places: Places) -> Iterator[None]:
     fsio.make_directories(places.state, 0o700)
     with places.lock.open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Of this kind of lock others can ask who holds it (fsio.lock_holder). It is lost when any descriptor of the
+            # file is closed: nothing else in this process may open it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Halt(f"{places.lock} is held: another incomingd runs on this instance") from error
         yield
@@ -123,7 +128,7 @@ def _run(config: Config) -> int:
 
     faulthandler.enable()  # the watchdog's SIGABRT shows where each thread hangs
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, note)
     pipeline.start(on_failure=stirred.set)
     log.info("incomingd %s runs on %s", __version__, config.file)
@@ -131,12 +136,16 @@ def _run(config: Config) -> int:
         stirred.wait()
         stirred.clear()
         while wanted:
-            if wanted.pop(0) != signal.SIGHUP:
+            what = wanted.pop(0)
+            if what == signal.SIGHUP:
+                _reload(pipeline, pulse)
+            elif what == signal.SIGUSR1:
+                pipeline.requested()
+            else:
                 pulse.stopping()
                 log.info("stopping after the step in hand")
                 pipeline.stop()
                 return 0 if pipeline.failure is None else EXIT_FAILED
-            _reload(pipeline, pulse)
     pipeline.stop()
     return EXIT_FAILED
 

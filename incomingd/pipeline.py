@@ -34,7 +34,8 @@ from incomingd.intake import Intake
 from incomingd.intake.remains import discard_remains, reject_remains
 from incomingd.intake.seal import seal
 from incomingd.journal import Journal
-from incomingd.journal.uploads import Uploads
+from incomingd.journal.control import Control
+from incomingd.journal.uploads import StaleMoveError, Uploads
 from incomingd.model import CheckReport, Upload
 from incomingd.places import Places
 from incomingd.publish.publisher import Publisher
@@ -67,6 +68,7 @@ class Pipeline:
         self.places = Places(config)
         self.journal = Journal(self.places.journal)
         self.uploads = Uploads(self.journal)
+        self._control = Control(self.journal)
         self.board = Board(started_at=clock())
         # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
         # before an apt client sees the package.
@@ -76,6 +78,8 @@ class Pipeline:
         )
         self._stopping = threading.Event()
         self._work = threading.Event()  # for the publish loop
+        self._asked = threading.Event()  # ends its rests
+        self._busy: set[int] = set()  # uploads that are being sealed and checked
         self._failed: list[BaseException] = []
         self._on_failure: Callable[[], None] = lambda: None
         self._backoff = Backoff()  # of uploads, by id
@@ -189,6 +193,12 @@ class Pipeline:
         self._intake.wake()
         log.info("the new configuration is in force")
 
+    def requested(self) -> None:
+        """An operator has put a request into the journal: look there now."""
+        self._asked.set()
+        self._intake.wake()
+        self._wake()
+
     # -- intake -------------------------------------------------------------------------------------------------------
 
     def _intake_loop(self) -> None:
@@ -197,6 +207,7 @@ class Pipeline:
             again = self._intake.look()
             self._looks += 1
             self.board.set_faults(self._intake.faults())
+            self._attend_cancelled()
             rest = self._checkers.rest()
             for upload_id in self._backoff.due(time.monotonic()):
                 self._claimed(self.uploads.get(upload_id))
@@ -205,9 +216,21 @@ class Pipeline:
             pause = min(pause, self._backoff.next_in(time.monotonic()))
             self._intake.wait(max(pause, 0.0))
 
+    def _attend_cancelled(self) -> None:
+        """Tell of what was cancelled; what it brought is put aside once no step is at work on it."""
+        try:
+            cancelled = self.uploads.many(self._control.cancelled())
+            self._tell(*(upload for upload in cancelled if upload.id in self._busy))
+            done = [upload for upload in cancelled if upload.id not in self._busy]
+            self._ended(done)
+            self._control.forget_cancelled(upload.id for upload in done)
+        except Retry as failure:
+            log.warning("cancelled uploads are attended to later: %s", failure)
+
     def _claimed(self, upload: Upload) -> None:
         self._tell(upload)
         if not self._stopping.is_set():
+            self._busy.add(upload.id)
             self._hands.submit(self._step, upload)
 
     def _step(self, upload: Upload) -> None:
@@ -220,11 +243,22 @@ class Pipeline:
             self.board.halt(failure)
             self._put_back(upload.id, failure)
         except BaseException as bug:  # noqa: BLE001  # as in _guarded
-            self._bug(f"a step of {upload}", bug)
+            if not (isinstance(bug, StaleMoveError) and self._cancelled([upload])):
+                self._bug(f"a step of {upload}", bug)
+            self._busy.discard(upload.id)
+            self._intake.wake()  # what it brought can be put aside now
+        finally:
+            self._busy.discard(upload.id)
+
+    def _cancelled(self, uploads: Iterable[Upload]) -> bool:
+        """True where an operator has cancelled one of them under the mover."""
+        return any(upload.stage is Stage.CANCELLED for upload in self.uploads.many(one.id for one in uploads))
 
     def _put_back(self, upload_id: int, failure: Exception) -> None:
         delay = self._backoff.failed(upload_id, time.monotonic())
         upload = self.uploads.get(upload_id)
+        if upload.stage.ended:  # cancelled under the step
+            return
         message = f"tried again in {delay:.0f} s: {failure}"
         log.warning("%s: %s", upload, message)
         if upload.stage is Stage.CHECKING:
@@ -274,8 +308,11 @@ class Pipeline:
         try:
             if self._new_config is not self.config:
                 self._take_up(self._new_config)
+            self._asked.clear()
             if not self._prepared:
                 self._prepare()
+            if self._on_hold():
+                return self._pulse.idle
             batch = self.uploads.head(self.config.publish.batch)
             if batch:
                 self._publish(batch)
@@ -295,10 +332,11 @@ class Pipeline:
             return self._rest(_HALT_RETRY)
 
     def _rest(self, seconds: float) -> float:
-        """Wait, whatever arrives meanwhile; a stop or a reload ends it."""
+        """Wait, whatever uploads arrive meanwhile; a stop, a reload and an operator's request end it."""
         self._reporter.wake()
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._stopping.is_set() and self._new_config is self.config:
+        ends = (self._stopping, self._asked)
+        while time.monotonic() < until and self._new_config is self.config and not any(e.is_set() for e in ends):
             self._pulse.beat("publish")
             self._stopping.wait(min(0.2, self._pulse.idle))
         return 0.0
@@ -312,10 +350,22 @@ class Pipeline:
         self._reporter.wake(now=True)
         self._pulse.ready()
 
+    def _on_hold(self) -> bool:
+        held = self._control.held()
+        if self.board.hold(str(held) if held else ""):
+            log.info("%s", held or "publishing is no longer on hold")
+            self._reporter.wake(now=True)
+        return held is not None
+
     def _publish(self, batch: list[Upload]) -> None:
         self.board.doing(f"publishing {len(batch)} upload{'' if len(batch) == 1 else 's'}")
         try:
             ended = self._publisher.publish(batch)
+        except StaleMoveError:
+            if not self._cancelled(batch):
+                raise
+            # Nothing was published; what was rejected before it came to that has ended all the same.
+            ended = [one for one in self.uploads.many(u.id for u in batch) if one.stage is Stage.REJECTED]
         finally:
             self.board.doing("waiting for uploads")
         self._publish_backoff.forget(0)
@@ -384,7 +434,11 @@ class Pipeline:
         return self._rejections > 0
 
     def _in_flight(self) -> bool:
-        return any(upload.sequence is not None for upload in self.uploads.open())
+        held = self._control.held() is not None
+        return any(
+            upload.sequence is not None and not (held and upload.stage is Stage.QUEUED)
+            for upload in self.uploads.open()
+        )
 
 
 def _workers(config: Config) -> int:

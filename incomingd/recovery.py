@@ -13,7 +13,7 @@ from incomingd import fsio
 from incomingd.config import Config
 from incomingd.intake.claim import complete_claim
 from incomingd.intake.remains import discard_remains, reject_remains
-from incomingd.journal.uploads import Uploads
+from incomingd.journal.uploads import StaleMoveError, Uploads
 from incomingd.model import Upload
 from incomingd.places import Places
 from incomingd.states import Stage
@@ -27,8 +27,13 @@ def recover(config: Config, places: Places, uploads: Uploads, clock: Callable[[]
         fsio.make_directories(folder, 0o700)
     open_uploads = uploads.open()
     for upload in open_uploads:
-        if upload.sequence is not None:
+        if upload.sequence is None:
+            continue
+        try:
             _back_to_claimed(config, places, uploads, upload, clock)
+        except StaleMoveError:
+            if uploads.get(upload.id).stage is not Stage.CANCELLED:  # by an operator, at this moment
+                raise
     _clear_away(config, places, uploads, {upload.id for upload in open_uploads})
 
 

@@ -103,6 +103,11 @@ UPLOAD_WITHDRAWN = _rule(
     "An upload stays where it was dropped until it is taken.",
     "if that was not meant, send it again",
 )
+UPLOAD_CANCELLED = _rule(
+    "upload-cancelled",
+    "An upload that waits is published unless an operator cancels it.",
+    "if that was a mistake: incomingctl retry",
+)
 UPLOAD_LOST = _rule(
     "upload-lost",
     "A claimed upload's files stay in the claims folder.",

@@ -58,7 +58,7 @@ _STATE = {
 MOVES: dict[Stage, frozenset[Stage]] = {
     Stage.RECEIVING: frozenset({Stage.CLAIMED, Stage.CANCELLED}),
     Stage.CLAIMED: frozenset({Stage.CHECKING, Stage.REJECTED, Stage.CANCELLED, Stage.ABANDONED, Stage.RECEIVING}),
-    Stage.CHECKING: frozenset({Stage.QUEUED, Stage.REJECTED, Stage.CLAIMED}),
+    Stage.CHECKING: frozenset({Stage.QUEUED, Stage.REJECTED, Stage.CLAIMED, Stage.CANCELLED}),
     Stage.QUEUED: frozenset({Stage.PUBLISHING, Stage.REJECTED, Stage.CLAIMED, Stage.CANCELLED}),
     Stage.PUBLISHING: frozenset({Stage.PUBLISHED, Stage.REJECTED, Stage.QUEUED}),
     Stage.PUBLISHED: frozenset(),

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from incomingd import __version__
+from incomingd.cli.control import cancel, hold, queue, release, retry
 from incomingd.cli.edge import FAILED, HALTED, USAGE, Instance
 from incomingd.cli.fsck import fsck
 from incomingd.cli.init import init
@@ -72,5 +73,5 @@ def main(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = Instance(file)
 
 
-for _verb in (init, wait, status, list_, show, history, trust, untrust, fsck):
+for _verb in (init, wait, status, list_, show, history, queue, cancel, retry, hold, release, trust, untrust, fsck):
     main.add_command(_verb)

@@ -39,14 +39,15 @@ class Instance:
         """Where everything lies."""
         return Places(self.config)
 
-    def journal(self) -> Journal:
-        """The journal, to be read only. Raises ``ConfigError`` where there is none, ``Halt`` and ``Retry``."""
+    def journal(self, *, writing: bool = False) -> Journal:
+        """The journal, to be read only but for ``writing``. Raises ``ConfigError`` where there is none, ``Halt`` and
+        ``Retry``."""
         path = self.places.journal
         if not path.exists():
             raise ConfigError(
                 [f"{path}: there is no journal yet, or you may not see it; start incomingd, or ask as its user or root"]
             )
-        return Journal(path, read_only=True)
+        return Journal(path, read_only=not writing)
 
 
 needs_instance = click.make_pass_decorator(Instance)

@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,7 +33,7 @@ from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Key, Survey
 from incomingd.intake.waiting import TRY_AGAIN, Waiting
 from incomingd.intake.watch import Watch
-from incomingd.journal.uploads import Uploads
+from incomingd.journal.uploads import StaleMoveError, Uploads
 from incomingd.model import Upload, UploadKind, plain
 from incomingd.places import Places
 from incomingd.states import Stage
@@ -111,6 +111,11 @@ class Door:
         except Retry:
             self._waiting = None
             raise
+        except StaleMoveError:
+            known, self._waiting = self._waiting, self._from_journal()
+            if not self._cancelled(one.upload for one in known.values()):
+                raise
+            due = moment.monotonic
         if self._watch is not None and self._watch.fault:
             faults.append(self._watch.fault)
         for fault in faults:
@@ -118,6 +123,11 @@ class Door:
                 log.warning("%s", fault)
         self.faults = tuple(faults)
         return due
+
+    def _cancelled(self, uploads: Iterable[Upload]) -> bool:
+        """True where an operator has cancelled one of them meanwhile."""
+        now = self._desk.uploads.many(upload.id for upload in uploads)
+        return any(upload.stage is Stage.CANCELLED for upload in now)
 
     def _from_journal(self) -> dict[Key, Waiting]:
         mine = [u for u in self._desk.uploads.open() if u.stage is Stage.RECEIVING and u.queue == self.queue.name]
@@ -268,7 +278,11 @@ class Door:
             one = self._unfinished[0]
             listed.subtract((one.members or ())[1:])
             elsewhere = {name for name in (one.members or ())[1:] if listed[name] > 0}
-            self._finish_claim(one, waiting, moment, elsewhere)
+            try:
+                self._finish_claim(one, waiting, moment, elsewhere)
+            except StaleMoveError:
+                if not self._cancelled([one.upload]):
+                    raise
             self._unfinished.pop(0)
 
     def _finish_claim(

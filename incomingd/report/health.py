@@ -1,7 +1,8 @@
 """How the service is: one value that index.json, the service manager and ``incomingctl status`` tell.
 
-``ok``: all is as it should be. ``degraded``: it works, and something is missing or is being tried again. ``halted``:
-nothing is published until the operator has acted; uploads still come in. ``stopped``: the daemon does not run.
+``ok``: all is as it should be. ``degraded``: it works, and something is missing or is being tried again. ``held``: the
+operator has put publishing on hold. ``halted``: nothing is published until the operator has acted. Held or halted,
+uploads still come in. ``stopped``: the daemon does not run.
 """
 
 import os
@@ -39,6 +40,7 @@ class Board:
         self._started_at = started_at
         self._halted: Halt | None = None
         self._degraded: Retry | None = None
+        self._held = ""
         self._refused: tuple[str, ...] = ()
         self._faults: tuple[str, ...] = ()
         self._doing = "starting"
@@ -63,6 +65,13 @@ class Board:
         """It went well."""
         with self._lock:
             self._degraded = None
+
+    def hold(self, reason: str) -> bool:
+        """Publishing is on hold; with no reason: it is not. True where that is new."""
+        with self._lock:
+            changed = reason != self._held
+            self._held = reason
+            return changed
 
     def refuse_config(self, errors: tuple[str, ...]) -> None:
         """A new configuration was refused; with no errors: one was taken up."""
@@ -94,8 +103,12 @@ class Board:
         """All of it at this moment."""
         with self._lock:
             stops = tuple(str(failure) for failure in (self._halted, self._degraded) if failure is not None)
-            reasons = (*stops, *self._refused, *self._faults)
-            state = "halted" if self._halted else "degraded" if reasons else "ok"
+            held = (self._held,) if self._held else ()
+            reasons = (*stops, *held, *self._refused, *self._faults)
+            # A hold comes first in the one line: what else is wrong does not show in what is published.
+            if held and not self._halted:
+                reasons = (*held, *stops, *self._refused, *self._faults)
+            state = "halted" if self._halted else "held" if held else "degraded" if reasons else "ok"
             return Health(
                 state="stopped" if self._stopped else state,
                 reasons=reasons,

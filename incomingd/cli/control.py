@@ -1,0 +1,225 @@
+"""``incomingctl hold``, ``release``, ``queue``, ``cancel`` and ``retry``: what an operator does to the queue.
+
+Requests go into the journal and a signal tells the daemon to look; without a daemon they hold for the next one. A
+cancel is one compare-and-set beside the daemon's own moves: it either comes in time or says that it came too late.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json, print_table
+from incomingd.cli.polled import Polled, upload_name
+from incomingd.cli.sole import running, sole
+from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
+from incomingd.journal.control import Control, Hold
+from incomingd.journal.uploads import Uploads
+from incomingd.model import Upload
+from incomingd.report.status import render
+from incomingd.states import Stage
+
+#: Seconds that the daemon is given to say in the status folder what it has taken notice of.
+_PATIENCE = 10.0
+
+
+@click.command()
+@click.argument("reason", nargs=-1)
+@needs_instance
+def hold(instance: Instance, reason: Sequence[str]) -> None:
+    """Put publishing on hold; uploads still come in, are checked and wait in the queue.
+
+    The hold lasts over restarts, until release. What is being published at this moment is published first: when this
+    returns, the archive stays as it is. REASON is shown to everyone who asks for the status.
+    """
+    held = Hold(at=datetime.now(UTC), reason=" ".join(reason))
+    journal = instance.journal(writing=True)
+    try:
+        Control(journal).hold(held)
+    finally:
+        journal.close()
+    click.echo(str(held))
+    if not _told(instance, lambda state: state in ("held", "halted")):
+        click.echo("incomingctl: what is being published now goes on; see: incomingctl status", err=True)
+
+
+@click.command()
+@needs_instance
+def release(instance: Instance) -> None:
+    """Publish again what waits since hold."""
+    journal = instance.journal(writing=True)
+    try:
+        was_held = Control(journal).release()
+        waiting = len(Uploads(journal).line())
+    finally:
+        journal.close()
+    if not was_held:
+        click.echo("publishing was not on hold")
+        return
+    _told(instance, lambda state: state != "held")
+    click.echo(f"publishing goes on; {waiting} in the queue")
+
+
+def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
+    """Wake the daemon, and wait until the service's state is what was asked for; True where no daemon runs."""
+    if not running(instance.places, wake=True):
+        return True
+    polled, until = Polled(instance.config), time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        if is_so((polled.index() or {}).get("health", {}).get("state", "")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@click.command()
+@json_option
+@needs_instance
+def queue(instance: Instance, as_json: bool) -> None:
+    """Show what waits: the uploads and requests in the order in which they will be published.
+
+    Those that are still being received follow, without a position.
+    """
+    journal = instance.journal()
+    try:
+        held = Control(journal).held()
+        waiting = Uploads(journal).open()
+    finally:
+        journal.close()
+    rows = list(_with_positions(waiting))
+    if as_json:
+        hold = None if held is None else {"at": held.at.isoformat(), "reason": held.reason}
+        print_json({"hold": hold, "uploads": [_shown(upload, ahead) for upload, ahead in rows]})
+        return
+    if held:
+        click.echo(str(held))
+    print_table(
+        ("POSITION", "ID", "NAME", "QUEUE", "STAGE", "SINCE"),
+        (
+            (ahead, upload.id, upload.name, upload.queue or upload.kind, upload.stage, _since(upload))
+            for upload, ahead in rows
+        ),
+    )
+    if not rows:
+        click.echo("nothing waits")
+
+
+def _with_positions(waiting: Iterable[Upload]) -> Iterable[tuple[Upload, int | None]]:
+    ahead = 0
+    for upload in waiting:
+        if upload.sequence is None:
+            yield upload, None
+        else:
+            yield upload, ahead
+            ahead += 1
+
+
+def _shown(upload: Upload, ahead: int | None) -> dict[str, Any]:
+    shown = render(upload, ahead)
+    del shown["log"]
+    return shown
+
+
+def _since(upload: Upload) -> str:
+    return (upload.claimed_at or upload.seen_at).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@click.command()
+@click.argument("name", metavar="NAME|#ID")
+@click.option("--reason", default="", help="Shown to the uploader.")
+@needs_instance
+@click.pass_context
+def cancel(ctx: click.Context, instance: Instance, name: str, reason: str) -> None:
+    """Cancel an upload, or a request, that has not been published yet.
+
+    It ends as FAILED, and its files are kept in state/rejected/ID. Exits with 1 where it comes too late.
+    """
+    with sole(instance.places) as alone:
+        journal = instance.journal(writing=True)
+        try:
+            found = _open_upload(Uploads(journal), upload_name(name))
+            ended = None if found is None else cancel_upload(journal, instance.places, found, reason)
+            if found is not None and ended and alone:
+                end_alone(journal, instance.places, ended)
+            now = None if found is None else Uploads(journal).get(found.id)
+        finally:
+            journal.close()
+    if now is None:
+        click.echo(f"incomingctl: {_unknown(instance, upload_name(name))}", err=True)
+        ctx.exit(FAILED)
+    if ended is None:
+        click.echo(f"incomingctl: {now}: too late, it is {now.stage} already", err=True)
+        ctx.exit(FAILED)
+    if not alone:
+        running(instance.places, wake=True)
+        _await_status(instance, now)
+    click.echo(f"{now}: cancelled")
+
+
+def _open_upload(uploads: Uploads, name: str) -> Upload | None:
+    """The newest upload of that name that has not ended; else the newest of all."""
+    if name.startswith("#"):
+        return _by_id(uploads, name)
+    mine = [upload for upload in uploads.open() if upload.name == name]
+    return max(mine, key=lambda upload: upload.id) if mine else uploads.newest(name)
+
+
+def _by_id(uploads: Uploads, name: str) -> Upload | None:
+    found = uploads.many([int(name[1:])]) if name[1:].isdecimal() else []
+    return found[0] if found else None
+
+
+def _unknown(instance: Instance, name: str) -> str:
+    if Polled(instance.config).dropped(name):
+        return f"{name} lies in incoming and has not been seen yet: remove it there"
+    return f"no upload has the name {json.dumps(name, ensure_ascii=False)}; see: incomingctl queue"
+
+
+def _await_status(instance: Instance, upload: Upload) -> None:
+    """Until the status file says so too, and the files have been put aside."""
+    polled, until = Polled(instance.config), time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        shown = polled.upload(f"#{upload.id}")
+        if shown and shown["finished_at"]:
+            return
+        time.sleep(0.02)
+
+
+@click.command()
+@click.argument("name", metavar="NAME|#ID")
+@needs_instance
+@click.pass_context
+def retry(ctx: click.Context, instance: Instance, name: str) -> None:
+    """Send an upload that FAILED in again, from its kept files.
+
+    It gets a new id and a new place in the queue; the files move from state/rejected/ID back to incoming, to be taken
+    and checked like any other upload. Follow it with wait or status, by its name.
+    """
+    journal = instance.journal()
+    try:
+        uploads = Uploads(journal)
+        known = upload_name(name)
+        old = _by_id(uploads, known) if known.startswith("#") else uploads.newest(known)
+    finally:
+        journal.close()
+    if old is None:
+        click.echo(f"incomingctl: {_unknown(instance, known)}", err=True)
+        ctx.exit(FAILED)
+    if old.stage not in (Stage.REJECTED, Stage.CANCELLED, Stage.ABANDONED):
+        click.echo(f"incomingctl: {old}: it is {old.stage}; only what FAILED can be sent in again", err=True)
+        ctx.exit(FAILED)
+    _await_kept(instance, old)
+    sent = send_again(instance.config, instance.places, old)
+    click.echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
+
+
+def _await_kept(instance: Instance, old: Upload) -> None:
+    """The files of what has just ended are put aside a moment later."""
+    until = time.monotonic() + _PATIENCE
+    kept = instance.places.rejected(old.id)
+    while not os.path.lexists(kept) and time.monotonic() < until and running(instance.places):
+        time.sleep(0.02)

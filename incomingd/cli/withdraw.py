@@ -1,0 +1,123 @@
+"""Taking an upload out of the queue, and sending it in again: the steps behind ``cancel`` and ``retry``.
+
+Rules:
+
+* A cancel is one journal transaction. What still lies in incoming is claimed inside of it: no other process can move
+  the upload meanwhile, and a crash leaves an upload that was withdrawn, never one that is published after all.
+* Sending again is what an uploader does: one rename into incoming. The daemon then takes it as any other upload.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from incomingd import fsio, rules
+from incomingd.config import Config
+from incomingd.intake import scan
+from incomingd.intake.claim import complete_claim, move_to_claims, root_of
+from incomingd.intake.remains import reject_remains
+from incomingd.journal import Journal
+from incomingd.journal.control import Control
+from incomingd.journal.uploads import Uploads
+from incomingd.model import UPLOAD_NAME, Upload, UploadKind, plain
+from incomingd.places import Places
+from incomingd.report.health import Board
+from incomingd.report.status import StatusFiles
+from incomingd.states import Stage, may_move
+
+
+def cancel_upload(journal: Journal, places: Places, upload: Upload, reason: str) -> Upload | None:
+    """Cancel it, whatever stage it has reached; None where it is too late. Raises ``OSError`` where it still lies in
+    incoming and cannot be taken out of there."""
+    uploads = Uploads(journal)
+    with journal.writing():
+        upload = uploads.get(upload.id)
+        if not may_move(upload.stage, Stage.CANCELLED):
+            return None
+        if upload.stage is Stage.RECEIVING:
+            _claim(places, upload)
+        found = f"the operator cancelled it{': ' if reason else ''}{plain(reason)}"
+        problem = rules.UPLOAD_CANCELLED.problem(found)
+        ended = uploads.reject(upload, [problem], datetime.now(UTC), found, target=Stage.CANCELLED)
+        Control(journal).note_cancelled(upload.id)
+    return ended
+
+
+def _claim(places: Places, upload: Upload) -> None:
+    queue = places.config.queue(upload.queue)
+    if queue is None:
+        return  # nobody looks into its incoming folder any more
+    try:
+        move_to_claims(places, upload, queue, _members(root_of(queue), upload))
+    except FileNotFoundError:
+        return  # withdrawn at this moment
+
+
+def _members(root: Path, upload: Upload) -> Sequence[str] | None:
+    """A flat upload's files as they lie in incoming now."""
+    if upload.kind is not UploadKind.FLAT:
+        return None
+    with fsio.directory(root) as fd:
+        file_name = scan.survey(fd).uploads.get((UploadKind.FLAT, upload.name))
+        if file_name is None:
+            raise FileNotFoundError(upload.name)
+        return scan.flat_members(file_name, scan.read_listing(fd, file_name))
+
+
+def end_alone(journal: Journal, places: Places, ended: Upload) -> None:
+    """What the daemon does once an upload was cancelled, while none runs: put its files aside, write its status."""
+    queue, uploads = places.config.queue(ended.queue), Uploads(journal)
+    if queue is not None:
+        complete_claim(places, ended, queue, uploads.members(ended.id))
+    reject_remains(places, ended, queue)
+    Control(journal).forget_cancelled([ended.id])
+    files = StatusFiles(places, uploads, Board(started_at=datetime.now(UTC)).health)
+    files.prepare()
+    files.note(ended.id, now=True)
+    files.draw(everything=False, published=False)
+    files.write()
+
+
+def send_again(config: Config, places: Places, old: Upload) -> str:
+    """Move what was kept of a failed upload back into its queue's incoming folder; the name under which it is there.
+
+    Raises ``click.ClickException`` where that cannot be, with what to do.
+    """
+    queue = config.queue(old.queue)
+    if queue is None:
+        raise click.ClickException(f"{old}: [incoming.{old.queue}] is not configured any more; send it in by hand")
+    name = old.name if UPLOAD_NAME.fullmatch(old.name) else f"retry-{old.id}"
+    target, kept = root_of(queue) / name, places.rejected(old.id)
+    if os.path.lexists(target):
+        raise click.ClickException(f"{target} is there already; wait until it is taken, or remove it")
+    if not kept.is_dir():
+        raise click.ClickException(f"{old}: nothing is kept of it in {kept}; send it in by hand")
+    try:
+        fsio.rename(kept, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # The claims are on incoming's file system, and out of the uploaders' reach.
+        copy = places.claims(queue) / f".retry-{old.id}"
+        _copy(kept, copy, owner=places.state.stat())
+        fsio.rename(copy, target)
+        fsio.remove_tree(kept)
+    return name
+
+
+def _copy(kept: Path, copy: Path, owner: os.stat_result) -> None:
+    """The regular files, as the daemon's own: it has to be able to take them."""
+    fsio.remove_tree(copy)
+    fsio.make_directories(copy, 0o700)
+    with fsio.directory(kept) as fd:
+        with os.scandir(fd) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        for name in names:
+            fsio.copy_file(name, fd, copy / name)
+    if os.geteuid() == 0:
+        for path in (copy, *copy.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
