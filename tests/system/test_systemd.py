@@ -1,0 +1,275 @@
+"""The unit in the hands of a real systemd: it starts, tells, reloads, stops, and goes on when it dies or hangs."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.instance import until
+from tests.support.keys import Keys
+from tests.support.packaged import CONFIG, INCOMING, SIGNING, UNIT, Packaged
+from tests.support.private_systemd import PrivateSystemd, UnavailableError
+from tests.support.uploads import Builder
+
+KEYRING = "/srv/incomingd/archive/archive-keyring.asc"
+HUNG = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=2s\n"
+
+
+@pytest.fixture(scope="module")
+def systemd() -> Iterator[PrivateSystemd]:
+    try:
+        booted = PrivateSystemd()
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    with booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    with Keys() as keys:
+        yield Builder(folder=tmp_path_factory.mktemp("builds"), keys=keys, key=keys.make())
+
+
+@pytest.fixture
+def service(systemd: PrivateSystemd, builds: Builder) -> Iterator[Packaged]:
+    """Installed, and not started."""
+    packaged = Packaged(systemd, builds.keys.public(builds.key))
+    yield packaged
+    systemd.run("systemctl", "stop", UNIT, check=False)
+    systemd.run("systemctl", "reset-failed", UNIT, check=False)
+    systemd.run("journalctl", "--rotate", "--vacuum-size=1", check=False)
+
+
+@pytest.fixture
+def running(service: Packaged) -> Packaged:
+    service.start()
+    return service
+
+
+@contextlib.contextmanager
+def publishing_hangs(service: Packaged) -> Iterator[None]:
+    """The publish loop waits for storage that does not answer: it reads a file that never gives a byte."""
+    keyring, fifo = service.path(KEYRING), service.path(f"{KEYRING}.fifo")
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    fifo.replace(keyring)
+    service.kill("HUP")  # after a reload everything is looked at anew
+    reader = until(lambda: _writer(keyring), "a look at the hanging file")
+    try:
+        yield
+    finally:
+        keyring.rename(fifo)
+        os.close(reader)
+
+        def is_up() -> bool:
+            # Whoever still waits for a byte is told that there is none.
+            with contextlib.suppress(OSError):
+                os.close(_writer(fifo) or os.open("/dev/null", os.O_RDONLY))
+            return service.show("ActiveState") in ("active", "inactive", "failed")
+
+        until(is_up, "a daemon that goes on")
+
+
+def _writer(fifo: Path) -> int:
+    """A descriptor to write to it; 0 while nobody reads it."""
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return 0
+
+
+def capabilities(service: Packaged, pid: str) -> int:
+    line = next(x for x in service.path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("CapEff"))
+    return int(line.split()[1], 16)
+
+
+def children(service: Packaged, pid: str) -> list[str]:
+    tasks = service.path(f"/proc/{pid}/task").iterdir()
+    return [child for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_a_start_returns_when_it_is_ready_and_status_tells_what_it_does(running: Packaged) -> None:
+    assert running.show("ActiveState") == "active"
+    assert running.path(KEYRING).exists()
+    until(lambda: running.show("StatusText") == "waiting for uploads; 0 in the queue", "the status line")
+    assert "waiting for uploads" in running.systemd.systemctl("status", UNIT)
+    assert running.show("User") == "incomingd"
+
+
+def test_an_upload_of_another_account_is_published(running: Packaged, builds: Builder) -> None:
+    name = running.send(builds.upload("hello", "1.0-1"))
+    assert running.succeeded(name)["published"]["files"] == ["pool/main/h/hello/hello_1.0-1_amd64.deb"]
+    published = running.path("/srv/incomingd/archive/pool/main/h/hello/hello_1.0-1_amd64.deb").stat()
+    assert published.st_uid == running.path("/srv/incomingd/archive").stat().st_uid
+    assert stat.S_IMODE(published.st_mode) == 0o644
+    assert not list(running.path(INCOMING).iterdir())
+    until(lambda: not list(running.path("/srv/incomingd/claims").iterdir()), "the clearing away")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("rsync -a ./ {incoming}/{name}/", id="rsync -a"),
+        pytest.param("umask 077; mkdir {incoming}/{name}; cp * {incoming}/{name}", id="a private umask"),
+        pytest.param("mkdir {incoming}/.{name}; cp * {incoming}/.{name}; chmod 1755 {incoming}/.{name}; "
+                     "mv {incoming}/.{name} {incoming}/{name}", id="a sticky directory"),
+    ],
+)  # fmt: skip
+def test_it_takes_what_other_accounts_write_whatever_its_mode(
+    running: Packaged, builds: Builder, how: str, request: pytest.FixtureRequest
+) -> None:
+    word = request.node.callspec.id.split()[-2]
+    upload = builds.upload(f"modes-{word}", "1.0-1")
+    running.send(upload, how.format(incoming=INCOMING, name=upload.name))
+    running.succeeded(upload.name)
+    until(lambda: not list(running.path("/srv/incomingd/claims").iterdir()), "the clearing away")
+
+
+def test_it_takes_a_flat_upload_of_another_account(running: Packaged, builds: Builder) -> None:
+    upload = builds.upload("flat", "1.0-1")
+    running.send(upload, f"cp *.deb {INCOMING}; cp *.changes {INCOMING}")
+    running.succeeded(upload.flat_name)
+
+
+def test_an_account_outside_the_group_cannot_upload_and_nobody_touches_what_others_sent(
+    running: Packaged, builds: Builder
+) -> None:
+    with pytest.raises(AssertionError, match="Permission denied"):
+        running.send(builds.upload("outsider", "1.0-1"), groups="12345")
+    upload = builds.upload("waits", "1.0-1")
+    running.send(upload, f"mkdir {INCOMING}/.waits; cp *.deb {INCOMING}/.waits")
+    with pytest.raises(AssertionError, match="not permitted"):
+        running.send(upload, f"mv {INCOMING}/.waits {INCOMING}/mine", user="12346")
+
+
+def test_only_the_daemon_itself_has_its_rights(running: Packaged, builds: Builder) -> None:
+    running.succeeded(running.send(builds.upload("rights", "1.0-1")))
+    daemon = running.show("MainPID")
+    cap_dac_override, cap_fowner, cap_lease = 1 << 1, 1 << 3, 1 << 28
+    assert capabilities(running, daemon) == cap_dac_override | cap_fowner | cap_lease
+    workers = children(running, daemon)
+    assert workers
+    assert [capabilities(running, worker) for worker in workers] == [0] * len(workers)
+
+
+def test_a_reload_takes_up_the_new_configuration(running: Packaged, builds: Builder) -> None:
+    daemon = running.show("MainPID")
+    running.configure('accepts = ["stable", "bookworm"]')
+    running.systemd.systemctl("reload", UNIT)
+    until(lambda: "the new configuration is in force" in running.log(), "the reload")
+    running.succeeded(running.send(builds.upload("reloaded", "1.0-1", distribution="bookworm")))
+    assert running.show("MainPID") == daemon
+
+
+def test_a_reload_of_a_broken_configuration_fails_and_the_old_one_is_kept(running: Packaged, builds: Builder) -> None:
+    daemon = running.show("MainPID")
+    running.configure('batch = "many"')
+    assert running.systemd.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    assert f'{CONFIG}: [publish] batch: is "many"' in running.log()
+    running.succeeded(running.send(builds.upload("kept", "1.0-1")))
+    assert (running.show("ActiveState"), running.show("MainPID")) == ("active", daemon)
+
+
+def test_a_hangup_with_a_broken_configuration_is_told_in_the_status_until_it_is_mended(
+    running: Packaged, builds: Builder
+) -> None:
+    running.configure('batch = "many"')
+    running.kill("HUP")
+    until(lambda: "the new configuration is refused, the old one kept" in running.show("StatusText"), "the refusal")
+    running.succeeded(running.send(builds.upload("refused", "1.0-1")))
+    running.configure("batch = 500")
+    running.systemd.systemctl("reload", UNIT)
+    until(lambda: running.show("StatusText") == "waiting for uploads; 0 in the queue", "a good status line")
+
+
+def test_a_stop_loses_nothing_and_the_next_start_goes_on(running: Packaged, builds: Builder) -> None:
+    uploads = [builds.upload(f"stop-{number}", "1.0-1") for number in range(8)]
+    for upload in uploads:
+        running.send(upload)
+    running.stop()
+    assert (running.show("ActiveState"), running.show("Result")) == ("inactive", "success")
+    assert "stopping after the step in hand" in running.log()
+    assert index_state(running) == "stopped"
+    running.start()
+    for upload in uploads:
+        running.succeeded(upload.name)
+    assert running.log().count(": published in stable generation") == len(uploads)
+
+
+def test_a_stop_leaves_no_process_behind(running: Packaged, builds: Builder) -> None:
+    running.succeeded(running.send(builds.upload("agent", "1.0-1")))
+    cgroup = Path("/sys/fs/cgroup" + running.show("ControlGroup"))
+    assert running.path(str(cgroup / "cgroup.procs")).read_text()
+    running.stop()
+    assert "Killing process" not in running.log()
+    assert not running.path(f"{SIGNING}/S.gpg-agent").exists()
+
+
+def index_state(service: Packaged) -> str:
+    return str(service.status("index")["health"]["state"])
+
+
+def test_a_killed_daemon_is_started_anew_and_goes_on(running: Packaged, builds: Builder) -> None:
+    uploads = [builds.upload(f"kill-{number}", "1.0-1") for number in range(6)]
+    for upload in uploads:
+        running.send(upload)
+    running.kill("KILL")
+    until(running.restarted, "a new start")
+    for upload in uploads:
+        running.succeeded(upload.name)
+
+
+def test_the_watchdog_starts_a_daemon_anew_whose_publishing_hangs(service: Packaged, builds: Builder) -> None:
+    service.drop_in("watchdog", HUNG)
+    service.start()
+    with publishing_hangs(service):
+        until(lambda: service.show("NRestarts") != "0", "the watchdog")
+    until(service.restarted, "a new start")
+    service.succeeded(service.send(builds.upload("hung", "1.0-1")))
+    # Its last words show the place.
+    assert "Fatal Python error: Aborted" in service.log()
+    assert "publisher.py" in service.log()
+
+
+def test_the_watchdog_starts_a_daemon_anew_that_stands_still(service: Packaged, builds: Builder) -> None:
+    service.drop_in("watchdog", HUNG)
+    service.start()
+    service.kill("STOP")
+    until(service.restarted, "a new start")
+    service.succeeded(service.send(builds.upload("still", "1.0-1")))
+
+
+def test_a_daemon_with_nothing_to_do_feeds_the_watchdog(service: Packaged, builds: Builder) -> None:
+    service.drop_in("watchdog", HUNG)
+    service.start()
+    before = service.show("WatchdogTimestampMonotonic")
+    until(lambda: int(service.show("WatchdogTimestampMonotonic")) > int(before) + 5_000_000, "five seconds of beats")
+    assert service.show("NRestarts") == "0"
+    service.succeeded(service.send(builds.upload("fed", "1.0-1")))
+
+
+def test_a_broken_configuration_is_not_started_again_and_again(service: Packaged) -> None:
+    service.configure('batch = "many"')
+    assert service.systemd.run("systemctl", "start", UNIT, check=False).returncode != 0
+    assert (service.show("ActiveState"), service.show("ExecMainStatus")) == ("failed", "2")
+    assert service.show("NRestarts") == "0"
+    assert '[publish] batch: is "many"' in service.log()
+
+
+def test_without_a_signing_key_it_runs_takes_uploads_in_and_says_what_is_missing(
+    service: Packaged, builds: Builder
+) -> None:
+    with_key = next(line for line in service.config().splitlines() if line.startswith("signing_keys"))
+    service.configure("signing_keys = []")
+    service.start()
+    until(lambda: service.show("StatusText").startswith("halted: no usable signing key"), "the halt")
+    upload = builds.upload("halted", "1.0-1")
+    service.send(upload)
+    until(lambda: service.show("StatusText").endswith("; 1 in the queue"), "an upload that waits")
+    service.configure(with_key)
+    service.systemd.systemctl("reload", UNIT)
+    service.succeeded(upload.name)
