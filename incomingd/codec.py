@@ -19,7 +19,9 @@ class CodecError(ValueError):
 
 def timestamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as status files have it: ``2026-01-02T03:04:05.678Z``."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def _strict(kind: type[Any]) -> Any:

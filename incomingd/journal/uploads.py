@@ -196,10 +196,10 @@ class Uploads:
         return {row["name"]: row["id"] for row in rows}
 
     def line(self) -> list[tuple[int, Stage]]:
-        """Ids and stages of the uploads that are on their way, in their order."""
+        """Ids and stages of every upload that has not ended, in the order of :meth:`open`."""
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT id, stage FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence"
+                "SELECT id, stage FROM uploads WHERE finished_at IS NULL ORDER BY sequence IS NULL, sequence, id"
             ).fetchall()
         return [(row["id"], Stage(row["stage"])) for row in rows]
 

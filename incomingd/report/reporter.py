@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 #: Seconds that a sighting waits for others: what comes together is read and written together.
 _MOMENT = 0.01
 #: Seconds between two rounds while uploads are on their way, and between two times that positions are written.
-_ROUND, _POSITIONS = 0.3, 1.0
+_ROUND, _POSITIONS = 0.5, 1.0
+#: Rounds, which write the more the longer the queue is, take no more than one part of the time in this many.
+_SHARE = 10
 #: Seconds until a folder that could not be written is tried again.
 _TRY_AGAIN = 2.0
 #: Stages that nobody waits for.
@@ -48,7 +50,7 @@ class Reporter:
         self._news = threading.Event()
         self._ended = threading.Event()
         self._round_at: float | None = None  # None where there is nothing that a round would tell
-        self._positions_at = float("-inf")
+        self._positions_at = self._rest_until = float("-inf")
         self._failed = False
 
     def prepare(self) -> None:
@@ -87,10 +89,12 @@ class Reporter:
     def report(self, *, whole: bool = False) -> None:
         """Write what is new; ``whole``: do not wait for the next round."""
         try:
-            index = self._draw(time.monotonic(), whole=whole)
+            started = time.monotonic()
+            is_round = self._draw(started, whole=whole)
             self._files.write()
-            if index:
+            if is_round:
                 self._files.write_index()
+                self._rest_until = started + (time.monotonic() - started) * _SHARE
         except OSError as error:
             self._fail(Retry(f"status files cannot be written: {error}"))
         except Retry as failure:
@@ -104,7 +108,7 @@ class Reporter:
             published = self._is_switched()
             busy = self._files.look_at_line()
             if self._round_at is None:
-                self._round_at = now + _ROUND
+                self._round_at = max(now + _ROUND, self._rest_until)
             if busy and now < self._round_at and not whole:
                 self._files.draw(everything=False, published=published)
                 return False
@@ -112,8 +116,8 @@ class Reporter:
             if now >= self._positions_at:
                 self._files.note_positions()
                 self._positions_at = now + _POSITIONS
+            self._files.note_index()
             self._files.draw(everything=True, published=published)
-            self._files.draw_index(published=published)
             return True
 
     def _fail(self, failure: Retry) -> None:

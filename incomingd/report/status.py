@@ -62,8 +62,9 @@ class StatusFiles:
         self._positions: dict[int, int] = {}  # as they are
         self._told: dict[int, int] = {}  # as they were written
         self._drawn: list[tuple[Upload, bool]] = []  # to be written, each with whether it is the newest of its name
-        self._in_flight: list[str] = []
-        self._ended: dict[int, str] = {}
+        self._line: list[tuple[int, Stage]] = []  # every open upload
+        self._last: list[int] = []  # those that ended last
+        self._entries: dict[int, tuple[Stage, str]] = {}  # each one's entry in index.json
 
     def prepare(self) -> None:
         """Make the folders, readable for all."""
@@ -88,9 +89,9 @@ class StatusFiles:
 
     def look_at_line(self) -> bool:
         """Read from the journal who is on the way; True where anybody is. Raises ``Retry``."""
-        line = self._uploads.line()
-        self._positions = {number: ahead for ahead, (number, stage) in enumerate(line) if stage is Stage.QUEUED}
-        return bool(line)
+        self._line = self._uploads.line()
+        self._positions = {number: ahead for ahead, (number, stage) in enumerate(self._line) if stage is Stage.QUEUED}
+        return any(stage is not Stage.RECEIVING for _, stage in self._line)
 
     def draw(self, *, everything: bool, published: bool) -> None:
         """Read from the journal how those stand that are noted for now, or all that are noted. Raises ``Retry``.
@@ -117,19 +118,14 @@ class StatusFiles:
                 self._noted -= noted
         return noted
 
-    def draw_index(self, *, published: bool) -> None:
-        """Read from the journal what index.json lists; ``published`` as in :meth:`draw`."""
-        self._in_flight = [self._summary(upload) for upload in self._uploads.open()]
-        last = self._uploads.last_ended(_ENDED)
-        # What has ended stays as it is: each is drawn once.
-        missing, _ = _split(self._uploads.many(n for n in last if n not in self._ended), published=published)
-        known = self._ended | {upload.id: self._summary(upload) for upload in missing}
-        self._ended = {number: known[number] for number in last if number in known}
-
-    def _summary(self, upload: Upload) -> str:
-        shown = render(upload, self._positions.get(upload.id))
-        del shown["log"], shown["schema"]
-        return _json(shown)
+    def note_index(self) -> None:
+        """Read from the journal what index.json lists, and note whoever is not in it as they stand now."""
+        self._last = self._uploads.last_ended(_ENDED)
+        wanted = {**dict(self._line), **dict.fromkeys(self._last)}
+        self._entries = {number: entry for number, entry in self._entries.items() if number in wanted}
+        listed = {number: stage for number, (stage, _) in self._entries.items()}
+        self.note(*(number for number, stage in self._line if listed.get(number) is not stage))
+        self.note(*(number for number in self._last if number not in listed or not listed[number].ended))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -149,8 +145,10 @@ class StatusFiles:
 
     def _write(self, upload: Upload, is_newest: bool) -> None:
         position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED else None
+        members = {key: _json(value) for key, value in render(upload, position).items()}
+        self._entries[upload.id] = (upload.stage, _entry(members))
         own = self._places.status_by_id(upload.id)
-        fsio.write_atomic(own, _encoded(render(upload, position)))
+        fsio.write_atomic(own, _object(members))
         if is_newest and UPLOAD_NAME.fullmatch(upload.name) and upload.name not in _RESERVED:
             fsio.place(own, self._places.status_of(upload.name))
         if position is not None:
@@ -158,11 +156,13 @@ class StatusFiles:
 
     def write_index(self) -> None:
         """Write index.json: the lists as they were drawn, the health of this moment. Raises ``OSError``."""
+        in_flight = (self._entries[number][1] for number, _ in self._line if number in self._entries)
+        ended = (self._entries[number] for number in self._last if number in self._entries)
         index = {
             "schema": "1",
             "health": _json(codec.plain_data(self._health())),
-            "in_flight": _lines(self._in_flight),
-            "ended": _lines(self._ended.values()),
+            "in_flight": _lines(in_flight),
+            "ended": _lines(entry for stage, entry in ended if stage.ended),
         }
         fsio.write_atomic(self._places.status_index, _object(index))
 
@@ -175,14 +175,15 @@ def _split(uploads: Iterable[Upload], *, published: bool) -> tuple[list[Upload],
     return parts
 
 
-def _encoded(data: dict[str, Any]) -> bytes:
-    """One line for each key. The json module's own indents are made by its slow half: ten times the time."""
-    return _object({key: _json(value) for key, value in data.items()})
-
-
 def _object(members: dict[str, str]) -> bytes:
-    text = ",\n".join(f" {_json(key)}: {value}" for key, value in members.items())
+    """One line for each key. The json module's own indents are made by its slow half: ten times the time."""
+    text = ",\n".join(f' "{key}": {value}' for key, value in members.items())
     return f"{{\n{text}\n}}\n".encode("utf-8", "surrogateescape")
+
+
+def _entry(members: dict[str, str]) -> str:
+    text = ", ".join(f'"{key}": {value}' for key, value in members.items() if key not in ("schema", "log"))
+    return f"{{{text}}}"
 
 
 def _lines(items: Iterable[str]) -> str:
