@@ -5,8 +5,9 @@ import json
 import os
 import stat
 import threading
+from functools import partial
 
-from incomingd.model import Operation, OperationKind
+from incomingd.model import Operation, OperationKind, Upload
 from incomingd.states import Stage
 from tests.report.conftest import Desk
 from tests.support.instance import until
@@ -233,15 +234,14 @@ def test_a_script_that_waits_is_not_kept_waiting(desk: Desk) -> None:
             ("queued", lambda: desk.queue("a")),
             ("rejected", lambda: desk.reject(desk.check("a"))),
         ):
-            upload = act()
-            until(lambda: stage_of(desk, upload.id) == stage, f"the file that says {stage}")
+            until(partial(is_told, desk, act(), stage), f"the file that says {stage}")
     finally:
         stop.set()
         desk.reporter.wake(now=True)
         thread.join()
 
 
-def stage_of(desk: Desk, upload_id: int) -> str | None:
+def is_told(desk: Desk, upload: Upload, stage: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        return str(desk.file(f"by-id/{upload_id}")["stage"])
-    return None
+        return bool(desk.by_id(upload)["stage"] == stage)
+    return False
