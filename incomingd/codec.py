@@ -5,6 +5,7 @@ Reading is strict about types: what does not fit raises :class:`CodecError`, sin
 
 import json
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,8 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(unstruct_collection_overrides={frozenset: sorted, tuple: list})
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _strict(kind))
+    # Before str's own hook, which would leave the member's value: "is" and match would then miss it.
+    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))
     converter.register_unstructure_hook(datetime, timestamp)
     converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
     converter.register_unstructure_hook(Path, str)

@@ -36,7 +36,7 @@ from incomingd.intake.seal import seal
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
 from incomingd.journal.uploads import StaleMoveError, Uploads
-from incomingd.model import CheckReport, Upload
+from incomingd.model import CheckReport, Upload, UploadKind
 from incomingd.places import Places
 from incomingd.publish.publisher import Publisher
 from incomingd.publish.sign import Signer
@@ -197,6 +197,7 @@ class Pipeline:
         """An operator has put a request into the journal: look there now."""
         self._asked.set()
         self._intake.wake()
+        self._tell(*(upload for upload in self.uploads.open() if upload.kind is UploadKind.OPERATION))
         self._wake()
 
     # -- intake -------------------------------------------------------------------------------------------------------

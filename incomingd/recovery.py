@@ -14,7 +14,7 @@ from incomingd.config import Config
 from incomingd.intake.claim import complete_claim
 from incomingd.intake.remains import discard_remains, reject_remains
 from incomingd.journal.uploads import StaleMoveError, Uploads
-from incomingd.model import Upload
+from incomingd.model import Upload, UploadKind
 from incomingd.places import Places
 from incomingd.states import Stage
 
@@ -42,6 +42,8 @@ def _back_to_claimed(
 ) -> None:
     if upload.stage is Stage.PUBLISHING:
         upload = uploads.move(upload, Stage.QUEUED, clock())
+    if upload.kind is UploadKind.OPERATION:  # brought nothing that would have to be read again
+        return
     if upload.stage is not Stage.CLAIMED:
         upload = uploads.move(upload, Stage.CLAIMED, clock(), "taken up again after a restart")
         log.info("%s: taken up again", upload)

@@ -18,6 +18,7 @@ from incomingd.cli.control import cancel, hold, queue, release, retry
 from incomingd.cli.edge import FAILED, HALTED, USAGE, Instance
 from incomingd.cli.fsck import fsck
 from incomingd.cli.init import init
+from incomingd.cli.operations import copy, remove, rollback
 from incomingd.cli.packages import history, list_, show
 from incomingd.cli.status import status
 from incomingd.cli.trust import trust, untrust
@@ -73,5 +74,7 @@ def main(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = Instance(file)
 
 
-for _verb in (init, wait, status, list_, show, history, queue, cancel, retry, hold, release, trust, untrust, fsck):
+for _verb in (init, wait, status, list_, show, history, copy, remove, rollback):
+    main.add_command(_verb)
+for _verb in (queue, cancel, retry, hold, release, trust, untrust, fsck):
     main.add_command(_verb)

@@ -30,18 +30,18 @@ def wait(ctx: click.Context, instance: Instance, names: Sequence[str], timeout: 
     NAME is that of the upload's directory, or of its .changes. Exits with 0 where all SUCCEEDED, 1 where any FAILED
     (and prints why), 3 where the time was over or an upload was unknown by then, 4 where the service is halted.
     """
-    waiting = _Waiting(Polled(instance.config), [upload_name(name) for name in names], quiet=as_json)
+    waiting = Waiting(instance, [upload_name(name) for name in names], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
         print_json(waiting.ended)
     ctx.exit(code)
 
 
-class _Waiting:
+class Waiting:
     """The uploads that are waited for; ``ended`` holds what ended, in that order."""
 
-    def __init__(self, polled: Polled, names: Sequence[str], *, quiet: bool) -> None:
-        self.polled = polled
+    def __init__(self, instance: Instance, names: Sequence[str], *, quiet: bool) -> None:
+        self.polled = Polled(instance.config)
         self.open = dict.fromkeys(names)
         self.ended: list[dict[str, Any]] = []
         self.quiet = quiet

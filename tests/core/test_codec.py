@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from incomingd import codec
-from incomingd.model import Problem, Published, Seal, SuiteResult
+from incomingd.model import Operation, OperationKind, Problem, Published, Seal, SuiteResult
 
 
 def test_values_come_back_as_they_were() -> None:
@@ -35,3 +35,10 @@ def test_times_are_told_in_utc_with_milliseconds() -> None:
 def test_what_does_not_fit_is_refused(text: str, kind: type) -> None:
     with pytest.raises(codec.CodecError):
         codec.loads(text, kind)
+
+
+def test_a_word_of_an_enumeration_comes_back_as_its_member() -> None:
+    operation = Operation(kind=OperationKind.COPY, suite="stable", source="hello", from_suite="testing")
+    again = codec.loads(codec.dumps(operation), Operation)
+    assert again == operation
+    assert again.kind is OperationKind.COPY
