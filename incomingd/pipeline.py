@@ -90,7 +90,9 @@ class Pipeline:
         self._hands = ThreadPoolExecutor(_workers(config) + _SEAL_AHEAD, thread_name_prefix="check")
         self._clearing = ThreadPoolExecutor(1, thread_name_prefix="clear")
         self._checkers = Checkers(config, self.places.uploaders_home)
-        self._intake = Intake(config, self.places, self.uploads, clock, self._tell, self._claimed)
+        self._intake = Intake(
+            config, self.places, self.uploads, clock, self._tell, self._reporter.announce, self._claimed
+        )
         self._new_config = config
         self._set_config(config)
 

@@ -68,8 +68,10 @@ class Waiting:
         """Print what has ended; one line for each upload that has not."""
         lines = []
         for name in list(self.open):
+            # In this order: an upload leaves its incoming folder only after its own status was written.
+            waits = self.polled.dropped(name)
             upload = self.polled.upload(name)
-            if self.polled.dropped(name) and (upload is None or upload["finished_at"]):
+            if waits and (upload is None or upload["finished_at"]):
                 lines.append(f"{name}: has not been taken yet")
             elif upload is None:
                 lines.append(f"{name}: unknown so far; nothing of that name is in incoming")

@@ -17,7 +17,7 @@ and disturbs no other.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from incomingd.config import Config
@@ -58,11 +58,19 @@ class Intake:
         uploads: Uploads,
         clock: Callable[[], datetime],
         on_change: Callable[[Upload], None],
+        on_taking: Callable[[Sequence[Upload]], None],
         on_claimed: Callable[[Upload], None],
     ) -> None:
         self._hints = Hints()
         self._clock = clock
-        self._desk = Desk(uploads=uploads, hints=self._hints, clock=clock, on_change=on_change, on_claimed=on_claimed)
+        self._desk = Desk(
+            uploads=uploads,
+            hints=self._hints,
+            clock=clock,
+            on_change=on_change,
+            on_taking=on_taking,
+            on_claimed=on_claimed,
+        )
         self._lock = threading.Lock()
         self._watching = False
         self._config = config

@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,12 +48,16 @@ _SOON = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """What every door works with: the journal's uploads, the box for hints, the clock, and who is to be told."""
+    """What every door works with: the journal's uploads, the box for hints, the clock, and who is to be told.
+
+    ``on_taking`` is told before uploads are renamed away, ``on_claimed`` of each that was.
+    """
 
     uploads: Uploads
     hints: Hints
     clock: Callable[[], datetime]
     on_change: Callable[[Upload], None]
+    on_taking: Callable[[Sequence[Upload]], None]
     on_claimed: Callable[[Upload], None]
 
 
@@ -266,6 +270,8 @@ class Door:
         for one, upload in zip(ready, claimed, strict=True):
             one.upload = upload
             del waiting[one.key]
+        # Who looks for a directory and does not find it any more must not be left with the status of an older upload.
+        self._desk.on_taking(claimed)
         self._unfinished = ready
         self._finish_claims(waiting, moment)
 

@@ -2,6 +2,8 @@
 
 Rules:
 
+* An upload whose name was used before is written before it leaves its incoming folder: whoever sees that it is gone
+  must not take the status of the older one for its own.
 * That an upload was seen, or has ended, is written at once. The stages between may pass in milliseconds: where each
   one stands is written in rounds, with the positions that have changed and index.json.
 * The journal is read while ``visible`` is held: not between a commit and the switch that shows it to clients.
@@ -52,6 +54,7 @@ class Reporter:
         self._round_at: float | None = None  # None where there is nothing that a round would tell
         self._positions_at = self._rest_until = float("-inf")
         self._failed = False
+        self._writing = threading.Lock()  # one thread at a time draws and writes
 
     def prepare(self) -> None:
         """Make the folders; everything is to be written anew. Raises ``OSError``."""
@@ -68,6 +71,13 @@ class Reporter:
                 self._ended.set()
             if not between or self._round_at is None:
                 self._news.set()
+
+    def announce(self, uploads: Iterable[Upload]) -> None:
+        """These are about to be taken: write those now that have an older status under their name."""
+        reused = [upload.id for upload in uploads if self._files.is_known(upload.name)]
+        if reused:
+            self._files.note(*reused, now=True)
+            self._report(self._draw_noted)
 
     def wake(self, *, now: bool = False) -> None:
         """There is news of the service; ``now``: it does not wait for a sighting's moment."""
@@ -88,19 +98,29 @@ class Reporter:
 
     def report(self, *, whole: bool = False) -> None:
         """Write what is new; ``whole``: do not wait for the next round."""
+        self._report(lambda: self._draw(time.monotonic(), whole=whole))
+
+    def _report(self, draw: Callable[[], bool]) -> None:
         try:
-            started = time.monotonic()
-            is_round = self._draw(started, whole=whole)
-            self._files.write()
-            if is_round:
-                self._files.write_index()
-                self._rest_until = started + (time.monotonic() - started) * _SHARE
+            with self._writing:
+                started = time.monotonic()
+                is_round = draw()
+                self._files.write()
+                if is_round:
+                    self._files.write_index()
+                    self._rest_until = started + (time.monotonic() - started) * _SHARE
         except OSError as error:
             self._fail(Retry(f"status files cannot be written: {error}"))
         except Retry as failure:
             self._fail(failure)
         else:
             self._failed = False
+
+    def _draw_noted(self) -> bool:
+        """Read what somebody waits for; never a round."""
+        with self._visible:
+            self._files.draw(everything=False, published=self._is_switched())
+            return False
 
     def _draw(self, now: float, *, whole: bool) -> bool:
         """Read what is to be written; True where that was a round."""

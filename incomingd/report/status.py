@@ -70,6 +70,10 @@ class StatusFiles:
         """Make the folders, readable for all."""
         fsio.make_directories(self._places.status / "by-id", 0o755)
 
+    def is_known(self, name: str) -> bool:
+        """True where there is a status file of that name."""
+        return UPLOAD_NAME.fullmatch(name) is not None and self._places.status_of(name).exists()
+
     # -- noting -------------------------------------------------------------------------------------------------------
 
     def note(self, *upload_ids: int, now: bool = False) -> None:

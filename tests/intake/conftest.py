@@ -55,6 +55,7 @@ class Inbox:
         #: How far the time of these tests is ahead, and the wall clock ahead of that of the file system.
         self.ahead = self.wall_ahead = 0.0
         self.told: list[Upload] = []
+        self.taking: list[Upload] = []
         self.claimed: list[Upload] = []
         self.configure(**queue)
 
@@ -75,6 +76,7 @@ class Inbox:
             hints=self.hints,
             clock=lambda: datetime.now(UTC),
             on_change=self.told.append,
+            on_taking=self.taking.extend,
             on_claimed=self.claimed.append,
         )
         self.door = Door(self.queue, self.places, desk)

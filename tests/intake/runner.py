@@ -32,6 +32,7 @@ def main(folder: Path, settings: dict[str, str]) -> None:
         Uploads(Journal(places.journal)),
         lambda: datetime.now(UTC),
         lambda upload: say(told=upload.name, stage=upload.stage),
+        lambda _: None,
         lambda upload: say(claimed=upload.name),
     )
     intake.start_watching()

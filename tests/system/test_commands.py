@@ -132,6 +132,15 @@ def test_the_status_of_an_older_upload_is_not_taken_for_the_new_one(idle: Instan
     assert "1.0-2" in idle.ctl("status", "job").stdout
 
 
+def test_whoever_waits_never_gets_the_answer_of_an_older_upload(instance: Instance, builder: Builder) -> None:
+    versions = [f"1.{number}" for number in range(15)]
+    uploads = [builder.upload("hello", version) for version in versions]
+    for version, upload in zip(versions, uploads, strict=True):
+        upload.send_directory(instance.incoming, "job")
+        (ended,) = json.loads(instance.ctl("wait", "job", "--json").stdout)
+        assert ended["changes"][0]["version"] == version
+
+
 def test_a_halted_service_is_told_by_the_exit_code(idle: Instance, builder: Builder) -> None:
     idle.set("archive", signing_keys=["A" * 40])
     assert idle.run("incomingd", "--once").returncode == 4
