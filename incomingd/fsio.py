@@ -34,6 +34,8 @@ _SYNC_WHOLE = 64
 _DEEPEST = 100_000
 #: struct flock: type, whence, start, length, process.
 _FLOCK = "hhqqi0q"
+#: Another file system or mount, no links there, or too many of them.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -179,6 +181,29 @@ def _take_over(fd: int, name: str, dir_fd: int, target: Path) -> bool:
     return os.path.samestat(os.fstat(fd), os.stat(target, follow_symlinks=False))
 
 
+def take_copy(source: Path, target: Path, *, link: bool = False) -> FileEntry:
+    """Make ``target`` a copy of the regular file ``source``, and return what it holds. Not synced.
+
+    ``link`` makes it a second name instead, where one can be had: right only where nobody changes files in place.
+    """
+    with directory(source.parent) as dir_fd, regular(source.name, dir_fd) as fd:
+        if link and _linked(source, target):
+            return _read_hashed(fd, source.name, 1 << 62, None)
+        with _new_file(target, 0o644) as out:
+            return _read_hashed(fd, source.name, 1 << 62, out)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    remove(target)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
 def copy_file(name: str, dir_fd: int, target: Path) -> None:
     """Copy the bytes of the regular file ``name`` to ``target``, whatever had that name. Not synced."""
     with regular(name, dir_fd) as fd, _new_file(target, 0o644) as out:
@@ -235,8 +260,13 @@ def sync(paths: Iterable[Path]) -> None:
         for path in todo:
             _on_descriptor(path, os.fsync)
         return
+    sync_file_systems(todo)
+
+
+def sync_file_systems(paths: Iterable[Path]) -> None:
+    """Wait until all that was written to the file systems of these paths is on the disk (syncfs(2))."""
     devices: dict[int, Path] = {}
-    for path in todo:
+    for path in paths:
         devices.setdefault(os.stat(path, follow_symlinks=False).st_dev, path)
     for path in devices.values():
         _on_descriptor(path, _syncfs)
@@ -293,14 +323,16 @@ def place(source: Path, target: Path) -> None:
 
     ``target`` is replaced at once where it is there.
     """
+    with contextlib.suppress(OSError):  # nearly always it is not there, and one call does it
+        os.link(source, target, follow_symlinks=False)
+        return
     temporary = target.with_name(f"{_TEMPORARY}{target.name[:200]}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
     try:
         os.link(source, temporary, follow_symlinks=False)
     except OSError as error:
-        # Another file system or mount, no links there, or too many of them.
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+        if error.errno not in _NO_LINK:
             raise
         with source.open("rb") as original:
             write_new(temporary, iter(lambda: original.read(_CHUNK), b""))

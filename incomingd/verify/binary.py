@@ -3,7 +3,7 @@
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,8 +53,31 @@ class BinaryOutcome:
 
 
 def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> BinaryOutcome:
-    """Check the sealed file at ``path``."""
-    name = entry.name
+    """Check the sealed file at ``path`` against its own control file and the .changes."""
+    stanza, problems = _read(path, entry.name, context.now)
+    if stanza is None:
+        return BinaryOutcome(package=None, problems=tuple(problems))
+    package = _package(stanza, entry, context.section, context.priority, context.component)
+    problems += [*_promise(stanza, package), *_against_changes(stanza, package, context)]
+    return BinaryOutcome(package=package, problems=tuple(problems))
+
+
+def check_alone(path: Path, entry: FileEntry, component: Callable[[str], str], now: datetime) -> BinaryOutcome:
+    """Check a file that comes without a .changes: its control file says its section and priority.
+
+    ``component`` gives the component of a section.
+    """
+    stanza, problems = _read(path, entry.name, now)
+    if stanza is None:
+        return BinaryOutcome(package=None, problems=tuple(problems))
+    section = stanza.get("Section") or "misc"
+    package = _package(stanza, entry, section, stanza.get("Priority") or "optional", component(section))
+    problems += _promise(stanza, package)
+    return BinaryOutcome(package=package, problems=tuple(problems))
+
+
+def _read(path: Path, name: str, now: datetime) -> tuple[Stanza | None, list[Problem]]:
+    """Read the whole file: its control file's fields, where they can be read, and what is wrong."""
     try:
         members = ar_members(path)
         control_member, data_member = _parts(path, members)
@@ -63,16 +86,12 @@ def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> Binary
         latest = max(latest, control_latest, _read_data(path, data_member))
     except ArchiveError as error:
         rule = _RULES.get(type(error), rules.BAD_DEB)
-        return BinaryOutcome(package=None, problems=(rule.problem(str(error), file=name),))
+        return None, [rule.problem(str(error), file=name)]
     problems = []
-    if latest > (context.now + _AHEAD).timestamp():
+    if latest > (now + _AHEAD).timestamp():
         problems.append(rules.FUTURE_TIMESTAMP.problem(f"a file in it is dated {_date(latest)}", file=name))
     stanza, text_problems = deb822.parse(text, name)
-    if stanza is None:
-        return BinaryOutcome(package=None, problems=(*problems, *text_problems))
-    package = _package(stanza, entry, context)
-    problems += _promise(stanza, package, context)
-    return BinaryOutcome(package=package, problems=tuple(problems))
+    return stanza, [*problems, *text_problems]
 
 
 def _date(seconds: float) -> str:
@@ -161,7 +180,7 @@ def _read_data(path: Path, member: ArMember) -> float:
     return latest
 
 
-def _package(stanza: Stanza, entry: FileEntry, context: BinaryContext) -> BinaryPackage:
+def _package(stanza: Stanza, entry: FileEntry, section: str, priority: str, component: str) -> BinaryPackage:
     version = stanza.get("Version")
     match = _SOURCE.fullmatch(stanza.get("Source").strip())
     return BinaryPackage(
@@ -172,15 +191,15 @@ def _package(stanza: Stanza, entry: FileEntry, context: BinaryContext) -> Binary
         architecture=stanza.get("Architecture"),
         source=match[1] if match else stanza.get("Package"),
         source_version=(match[2] if match else None) or version,
-        component=context.component,
-        section=context.section,
-        priority=context.priority,
+        component=component,
+        section=section,
+        priority=priority,
         control=stanza.fields,
     )
 
 
-def _promise(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:
-    """The control file against the rules, its own file name and the .changes."""
+def _promise(stanza: Stanza, package: BinaryPackage) -> Iterator[Problem]:
+    """The control file against the rules and its own file name."""
     name = package.file.name
     yield from deb822.missing(stanza, _REQUIRED, name)
     if package.package and not PACKAGE_NAME.fullmatch(package.package):
@@ -198,7 +217,6 @@ def _promise(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> 
     # A name made of what is missing or wrong advises nobody.
     if package.package and package.version and architecture and name != wanted:
         yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(wanted)}", file=name)
-    yield from _against_changes(stanza, package, context)
     for fault in relations.faults(stanza, relations.BINARY_FIELDS, source=False):
         yield rules.BAD_RELATION.problem(plain(fault), file=name)
 
