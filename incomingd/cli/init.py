@@ -135,6 +135,7 @@ def _list(values: Sequence[str]) -> str:
 
 
 def _make_folders(places: Places, folder: Path) -> None:
+    fsio.make_directories(folder)  # first: uploaders and web servers must get through it
     fsio.make_directories(places.state, 0o700)
     for path in (folder / "incoming", places.status, places.archive):
         fsio.make_directories(path)

@@ -79,12 +79,22 @@ class Publisher:
                 log.info("removed %s, which an interrupted publish left", path)
             for suite in self._config.suites:
                 current = self._generations.current(suite.name)
+                self._ours(suite.name, current)
                 self._builder.sweep(suite.name, current)
                 if current:
                     self._switch(suite.name, current.number)
             self.switched = True
             self._publish_keys()
             self._settings_changed()
+
+    def _ours(self, suite_name: str, current: Generation | None) -> None:
+        """A suite that clients see and the journal does not know: an empty one must not take its place."""
+        link = self._places.suite_link(suite_name)
+        if current is None and link.is_symlink() and str(link.readlink()).startswith(f".generations/{suite_name}/"):
+            raise Halt(
+                f"{link} is published, and {self._journal.path} knows nothing of it; restore the journal that belongs "
+                f"to this archive (docs/operators.md), or move {link} away to begin with an empty suite; then reload"
+            )
 
     def publish(self, batch: Sequence[Upload]) -> list[Upload]:
         """Publish uploads that are ``queued``, in the given order; return them as they ended."""
@@ -225,13 +235,15 @@ class Publisher:
                 fsio.write_durable(path, keys)
 
     def _settings_changed(self) -> None:
-        """A new generation of each suite that has none yet, or whose settings are not those it was made with."""
+        """A new generation of each suite that has none yet, whose settings are not those it was made with, or whose
+        files are gone: a backup may leave them out."""
         for suite in self._config.suites:
             current = self._generations.current(suite.name)
-            if current and current.settings == self._builder.settings(suite):
+            same = current is not None and current.settings == self._builder.settings(suite)
+            if current and same and self._is_there(current):
                 continue
             changes = self._builder.spread_all(suite)
-            reason = "new settings" if current else "new suite"
+            reason = "lost indexes" if same else "new settings" if current else "new suite"
             built = self._builder.build(suite, changes, {}, reason, self._clock(), anew=True)
             with self._visible:
                 with self._journal.writing():
@@ -241,6 +253,12 @@ class Publisher:
                     self._add_generations([built])
                 self._switch_all([built])
             log.info("%s: generation %d (%s)", suite.name, built.generation.number, reason)
+
+    def _is_there(self, generation: Generation) -> bool:
+        """True where no file of it is missing; whether each is right is for fsck."""
+        folder = self._places.generation(generation.suite, generation.number)
+        indexes = (file.path for file in generation.files if file.stored)
+        return all((folder / name).is_file() for name in ("Release", "InRelease", "Release.gpg", *indexes))
 
     def tidy(self) -> bool:
         """One small piece of housekeeping; True where there may be more. Called when no upload waits."""
