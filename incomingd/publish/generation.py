@@ -177,7 +177,7 @@ class GenerationBuilder:
         inside = sorted(folder.rglob("*"), key=lambda path: (path.is_dir(), -len(path.parts)))
         # A link to an old file has nothing new to sync but its folder.
         fresh = [p for p in inside if p.is_dir() or (p.stat().st_nlink <= 2 and "by-hash" not in p.parts)]
-        fsio.sync([*fresh, folder, folder.parent, *above])
+        fsio.sync(dict.fromkeys([*fresh, folder, folder.parent, *above]))
 
     def sweep(self, suite: str, current: Generation | None) -> None:
         """Remove generations that were never committed."""

@@ -1,22 +1,36 @@
-"""``./run --bench``: uploads per second and the time of each, beside reprepro doing the same in the same run."""
+"""``./run --bench``: uploads per second and the time of each, beside reprepro and aptly in the same run."""
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.make import make_key, make_uploads
-from tests.bench.peers import Incomingd, Reprepro
+from tests.bench.parts import Row, parts_of_one
+from tests.bench.peers import Aptly, Incomingd, Reprepro
 
 console = Console(stderr=True)
+#: Uploads whose parts are looked at one by one.
+_PARTS = 20
+#: Keys of a row and their headings.
+_HEADINGS = {
+    "tool": "",
+    "single_median_s": "one at a time:\nmedian s",
+    "single_max_s": "\nlongest s",
+    "batch_per_s": "all at once:\nper second",
+    "batch_median_s": "\nmedian s",
+    "batch_s": "\nall s",
+    "memory_mb": "memory\nMB",
+}
 
 
 def machine() -> str:
@@ -28,41 +42,59 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}"
 
 
-def basic(folder: Path, uploads: int) -> list[dict[str, object]]:
-    """Each tool takes the same uploads, one at a time, then as many again all at once."""
+def basic(folder: Path, uploads: int) -> tuple[list[Row], list[Row]]:
+    """Each tool takes the same uploads, one at a time, then as many again all at once; and the parts of one of ours."""
     public = make_key(folder / "key")
-    console.print(f"making 2 x {uploads} uploads …")
-    singles = make_uploads(folder / "singles", folder / "key", [f"single{n:04d}" for n in range(uploads)])
-    batch = make_uploads(folder / "batch", folder / "key", [f"batch{n:04d}" for n in range(uploads)])
-    rows: list[dict[str, object]] = []
-    for tool in (Incomingd(folder / "incomingd", public), Reprepro(folder / "reprepro", folder / "key")):
-        with tool:
-            console.print(f"{tool.name}: one at a time …")
-            times = [tool.one(upload) for upload in singles]
-            console.print(f"{tool.name}: all at once …")
-            whole, latencies = tool.all_at_once(batch)
-            rows.append(
-                {
-                    "tool": tool.name,
-                    "single_median_s": statistics.median(times),
-                    "single_max_s": max(times),
-                    "batch_per_s": uploads / whole,
-                    "batch_s": whole,
-                    "batch_median_s": statistics.median(latencies),
-                    "memory_mb": tool.memory_mb(),
-                }
-            )
-    return rows
+    console.print(f"making {2 * (uploads + _PARTS)} uploads …")
+
+    def make(kind: str, count: int) -> list[Path]:
+        return make_uploads(folder / kind, folder / "key", [f"{kind}{n:04d}" for n in range(count)])
+
+    singles, batch, timed, traced = (
+        make(k, n) for k, n in (("single", uploads), ("batch", uploads), ("timed", _PARTS), ("traced", _PARTS))
+    )
+    rows = []
+    ours = Incomingd(folder / "incomingd", public)
+    with ours:
+        rows.append(_measure(ours, singles, batch))
+        console.print("incomingd: the parts of one upload …")
+        parts = parts_of_one(ours, timed, traced)
+    rows.append(_measure(Reprepro(folder / "reprepro", folder / "key"), singles, batch))
+    if shutil.which("aptly"):
+        rows.append(_measure(Aptly(folder / "aptly", folder / "key"), singles, batch))
+    return rows, parts
 
 
-def show(rows: Sequence[dict[str, object]]) -> None:
-    """The table, on standard output."""
-    table = Table(title=machine())
-    for column in rows[0]:
-        table.add_column(column)
+def _measure(tool: Incomingd | Reprepro | Aptly, singles: Sequence[Path], batch: list[Path]) -> Row:
+    console.print(f"{tool.name}: one at a time …")
+    times = [tool.one(upload) for upload in singles]
+    console.print(f"{tool.name}: all at once …")
+    whole, latencies = tool.all_at_once(batch)
+    return {
+        "tool": tool.name,
+        "single_median_s": statistics.median(times),
+        "single_max_s": max(times),
+        "batch_per_s": len(batch) / whole,
+        "batch_s": whole,
+        "batch_median_s": statistics.median(latencies),
+        "memory_mb": tool.memory_mb(),
+    }
+
+
+def show(title: str, rows: Sequence[Row], headings: Mapping[str, str]) -> None:
+    """One table, on standard output."""
+    table = Table(title=title)
+    for heading in headings.values():
+        table.add_column(heading, justify="right" if heading else "left")
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+        table.add_row(*(_cell(row[key]) for key in headings))
+    Console(width=100).print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+    return str(value)
 
 
 def main() -> None:
@@ -72,11 +104,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="incomingd-bench-", dir="/var/tmp") as folder:
-        rows = basic(Path(folder), arguments.uploads)
+        rows, parts = basic(Path(folder), arguments.uploads)
     if arguments.json:
-        json.dump({"machine": machine(), "rows": rows}, sys.stdout, indent=2)
-    else:
-        show(rows)
+        json.dump({"machine": machine(), "rows": rows, "parts": parts}, sys.stdout, indent=2)
+        return
+    show(f"{arguments.uploads} uploads on {machine()}", rows, _HEADINGS)
+    show("One upload of ours, median", parts, {"part": "", "value": "", "what": "what it is"})
 
 
 if __name__ == "__main__":

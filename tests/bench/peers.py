@@ -74,12 +74,16 @@ class Incomingd:
     def one(self, upload: Path) -> float:
         """Seconds for one upload."""
         self.drop(upload)
-        incoming = self.folder / "incoming"
         start = time.perf_counter()
+        self.take(upload)
+        return time.perf_counter() - start
+
+    def take(self, upload: Path) -> None:
+        """Rename what was dropped into incoming, and wait for its end."""
+        incoming = self.folder / "incoming"
         (incoming / f".{upload.name}").rename(incoming / upload.name)
         while not self._ended(upload.name):
             time.sleep(0.001)
-        return time.perf_counter() - start
 
     def all_at_once(self, uploads: list[Path]) -> tuple[float, list[float]]:
         """Seconds for all, and for each."""
@@ -104,6 +108,11 @@ class Incomingd:
         pids = [self.daemon.pid, *descendants(self.daemon.pid)]
         return sum(proportional_kb(pid) for pid in pids) / 1024
 
+    def written_kb(self) -> float:
+        """kB that the daemon, its children and what they have waited for gave to write(2) and its like so far."""
+        pids = [self.daemon.pid, *descendants(self.daemon.pid)]
+        return sum(_written(pid) for pid in pids) / 1000
+
 
 def descendants(pid: int) -> list[int]:
     """Every process below ``pid``."""
@@ -115,6 +124,15 @@ def descendants(pid: int) -> list[int]:
         if task.name != str(pid):
             children += [int(c) for c in (task / "children").read_text().split()]
     return children + [below for child in children for below in descendants(child)]
+
+
+def _written(pid: int) -> int:
+    """Bytes, ``wchar`` of proc(5); 0 where the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
 
 
 def proportional_kb(pid: int) -> int:
