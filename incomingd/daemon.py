@@ -14,12 +14,12 @@ import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import itertools
 import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -117,37 +117,51 @@ def _run_once(config: Config) -> int:
 
 
 def _run(config: Config) -> int:
-    pulse = Pulse()
-    pipeline = Pipeline(config, pulse=pulse)
-    wanted: list[int] = []
-    stirred = threading.Event()
-
-    def note(number: int, _frame: object) -> None:
-        wanted.append(number)
-        stirred.set()
-
     faulthandler.enable()  # the watchdog's SIGABRT shows where each thread hangs
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, note)
-    pipeline.start(on_failure=stirred.set)
-    log.info("incomingd %s runs on %s", __version__, config.file)
-    while pipeline.failure is None:
-        stirred.wait()
-        stirred.clear()
-        while wanted:
-            what = wanted.pop(0)
-            if what == signal.SIGHUP:
+    pulse = Pulse()
+    with _signals() as (signals, failed):
+        pipeline = Pipeline(config, pulse=pulse)
+        pipeline.start(on_failure=failed)
+        log.info("incomingd %s runs on %s", __version__, config.file)
+        for number in signals:
+            if pipeline.failure is not None:
+                break
+            if number == signal.SIGHUP:
                 _reload(pipeline, pulse)
-            elif what == signal.SIGUSR1:
+            elif number == signal.SIGUSR1:
                 pipeline.requested()
             else:
                 pulse.stopping()
                 log.info("stopping after the step in hand")
-                pipeline.stop()
-                return 0 if pipeline.failure is None else EXIT_FAILED
-    pipeline.stop()
-    return EXIT_FAILED
+                break
+        pipeline.stop()
+    return 0 if pipeline.failure is None else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[Iterator[int], Callable[[], None]]]:
+    """The signals from now on, as they come, and a function for any thread that puts a 0 among them.
+
+    They come through a pipe: of two close to each other, the kernel may give one to another thread, and a main thread
+    that waits for a lock would not hear of it.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda _number, _frame: None)
+
+    def failed() -> None:
+        with contextlib.suppress(BlockingIOError):  # full: there is enough to wake up for
+            os.write(write, b"\0")
+
+    try:
+        yield (os.read(read, 1)[0] for _ in itertools.count()), failed
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
 
 
 def _reload(pipeline: Pipeline, pulse: Pulse) -> None:

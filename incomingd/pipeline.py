@@ -241,7 +241,8 @@ class Pipeline:
         try:
             self._seal_and_check(upload)
         except Retry as failure:
-            self._put_back(upload.id, failure)
+            if not self._stopping.is_set():  # else its check was ended by the stop, and recovery takes it up
+                self._put_back(upload.id, failure)
         except Halt as failure:
             self.board.halt(failure)
             self._put_back(upload.id, failure)
