@@ -113,9 +113,6 @@ UPLOAD_LOST = _rule(
     "A claimed upload's files stay in the claims folder.",
     "send it again, and tell the operator that something removed files from state/",
 )
-CANCELLED = _rule(
-    "cancelled", "Nobody asked for the upload to be cancelled.", "send it again if it is wanted after all"
-)
 
 _section("Signature")
 UNSIGNED = _rule("unsigned", "A .changes is signed.", "sign it with debsign or dpkg-buildpackage --sign-key", "dak")

@@ -201,11 +201,27 @@ def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) 
                 pass
 
 
+class _Header(tarfile.TarInfo):
+    """A header that tarfile takes for the end of the archive, where tar goes on with the next, is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]  # not in its stubs
+            raise ArchiveError(f"its tar archive has a damaged header: {error}") from error
+
+
 def _members(raw: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    with tarfile.open(fileobj=raw, mode="r|", errorlevel=2) as tar:
+    with tarfile.open(fileobj=raw, mode="r|", errorlevel=2, tarinfo=_Header) as tar:
         for member in tar:
             yield member, tar.extractfile(member) if member.isreg() else None
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read
+        # What others may find behind the end, nobody has checked.
+        rest = cast("IO[bytes]", tar.fileobj)
+        while chunk := rest.read(1 << 16):
+            if chunk.strip(b"\0"):
+                raise ArchiveError("its tar archive goes on behind its end")
 
 
 @contextmanager

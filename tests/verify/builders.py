@@ -4,6 +4,7 @@ An :class:`Upload` is right in everything, unless a field says otherwise. Each o
 making: what comes later is made from what was altered, so that lists and digests fit.
 """
 
+import gzip
 import hashlib
 import io
 import os
@@ -22,10 +23,11 @@ from incomingd import fsio
 from incomingd.config import Config, reader
 from incomingd.model import CheckReport, Problem, Seal, without_epoch
 from incomingd.verify.check import Job, check
-from incomingd.verify.keyring import Keyring, KeyTable
+from incomingd.verify.keyring import Keyring
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _MADE = "20260301T110000!"
+_LONG_AGO = ("--faked-system-time=20200101T000000",)
 Text = Callable[[str], str]
 Bytes = Callable[[bytes], bytes]
 #: The members of an ar archive, in order: names and bytes.
@@ -131,6 +133,16 @@ def ar_parts(deb: bytes) -> Members:
         members.append((deb[at : at + 16].decode().rstrip(), deb[at + 60 : at + 60 + size]))
         at += 60 + size + size % 2
     return members
+
+
+def control_tar(members: Members) -> bytes:
+    """control.tar of a .deb that :class:`Upload` made, not compressed."""
+    return gzip.decompress(members[1][1])
+
+
+def data_tar() -> bytes:
+    """A data.tar, not compressed."""
+    return tar(("./", b""), ("./usr/", b""), ("./usr/hello", b"hello\n"), form="")
 
 
 @cache
@@ -258,14 +270,17 @@ class Upload:
         self.sent(files)
         return files
 
-    def _binary(self) -> dict[str, bytes]:
+    def control_text(self) -> str:
+        """The control file before it is altered."""
         source = "" if self.package == self.source else f"Source: {self.source}\n"
-        base = (
+        return (
             f"Package: {self.package}\n{source}Version: {self.version}\nArchitecture: {self.architecture}\n"
             f"Maintainer: Ada Lovelace <ada@example.org>\nInstalled-Size: 1\nDepends: libc6 (>= 2.36)\n"
             f"Section: {self.section}\nPriority: optional\nDescription: says hello\n It does.\n"
         )
-        text = self.control(base)
+
+    def _binary(self) -> dict[str, bytes]:
+        text = self.control(self.control_text())
         # dpkg-deb refuses much of what tests put there: its own sound package is taken apart and put together again.
         members = ar_parts(dpkg_deb(_SOUND))
         members[1] = ("control.tar.gz", tar(("./", b""), ("./control", text.encode("utf-8", "surrogateescape"))))
@@ -322,15 +337,14 @@ class Keys:
         self.fingerprints: dict[str, str] = {}
         for name in self.PEOPLE:
             expiry = "1y" if name == "eve" else "never"
-            made = "20200101T000000" if name == "eve" else "20250101T000000"
             # Only with RSA does gpg make signatures with any digest.
             kind = "rsa2048" if name == "rsa" else "ed25519"
             usage = "cert" if name == "bob" else "sign"
             who = f"{name.title()} Tester <{name}@example.org>"
-            self.gpg(f"--faked-system-time={made}", "--quick-generate-key", who, kind, usage, expiry)
+            self.gpg(*_LONG_AGO, "--quick-generate-key", who, kind, usage, expiry)
             self.fingerprints[name] = self._fingerprints(name)[0]
         self.gpg(
-            *("--faked-system-time=20250101T000000", "--quick-add-key"),
+            *(*_LONG_AGO, "--quick-add-key"),
             *(self.fingerprints["bob"], "ed25519", "sign", "never"),
         )
         self.fingerprints["bob-subkey"] = self._fingerprints("bob")[1]
@@ -406,17 +420,22 @@ class Bench:
     folder: Path
     keys: Keys
 
-    def check(self, upload: Upload, *, keys: KeyTable | None = None, now: datetime = NOW) -> CheckReport:
-        return self.check_files(upload.files(self.keys), upload, keys=keys, now=now)
+    def control(self) -> str:
+        """The control file of an upload in which nothing is altered."""
+        return Upload().control_text()
+
+    def check(self, upload: Upload, *, keyring: Keyring | None = None, now: datetime = NOW) -> CheckReport:
+        return self.check_files(upload.files(self.keys), upload, keyring=keyring, now=now)
 
     def check_files(
         self,
         files: Mapping[str, bytes],
         upload: Upload = Upload(),
         *,
-        keys: KeyTable | None = None,
+        keyring: Keyring | None = None,
         now: datetime = NOW,
     ) -> CheckReport:
+        trusted = keyring or self.keys.keyring
         config = make_config(self.folder, self._resolved(upload.settings))
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         return check(
@@ -425,8 +444,8 @@ class Bench:
                 seal=sealed(folder, files, upload.problems),
                 queue=config.queues[0],
                 config=config,
-                keyring=self.keys.keyring.public,
-                keys=self.keys.keyring.load() if keys is None else keys,
+                keyring=trusted.public,
+                keys=trusted.load(),
                 now=now,
                 reading=lambda _: None,
             )

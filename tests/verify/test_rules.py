@@ -40,20 +40,21 @@ ELSEWHERE = {
     "upload-incomplete": "intake",
     "upload-withdrawn": "intake",
     "upload-lost": "intake",
-    "cancelled": "core",
+    "upload-cancelled": "system",
     "pool-conflict": "publish",
     "same-version-other-content": "publish",
     "version-not-newer": "publish",
     "missing-source": "publish",
     "missing-orig": "publish",
     "replayed": "publish",
+    "not-in-suite": "system",
     # These need a worker of their own.
     "check-timeout": "verify/test_pool.py",
     "check-crashed": "verify/test_pool.py",
     "check-memory": "verify/test_pool.py",
 }
-#: What an operator asks for comes from no upload: no test of operations has these yet.
-OWED = {"not-in-suite", "unknown-generation", "pool-file-gone"}
+#: Codes that no test has yet; an operator's mistake gets it, no upload does.
+OWED = {"unknown-generation", "pool-file-gone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +373,16 @@ row("an ar header that lies", "bad-deb", deb=lambda d: d.replace(b"4         `\n
 row("members in another order", "bad-deb", parts=lambda m: [m[0], m[2], m[1]])
 row("a member too many", "bad-deb", parts=insert(3, "evil"))
 row("a member with a slash", "bad-deb", parts=insert(1, "_/evil"))
+row(
+    "a damaged header in the midst of data.tar",
+    "bad-deb",
+    parts=member(2, "data.tar", lambda _: tar(("a", b"x"), ("b", b"y"), form="")[:1024] + b"junk" * 128 + bytes(2048)),
+)
+row(
+    "a second archive behind control.tar's end",
+    "bad-deb",
+    parts=member(1, "control.tar", lambda d: 2 * gzip.decompress(d)),
+)
 row("no data.tar", "bad-deb", parts=lambda m: m[:2])
 row("format 3.0", "bad-deb", parts=member(0, how=lambda _: b"3.0\n"))
 row("format 2.x", "bad-deb", parts=member(0, how=lambda _: b"2.x\n"))
