@@ -1,6 +1,7 @@
 """What every verb stands on: the instance that it is about, exit codes, and how facts are printed."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -38,6 +39,14 @@ class Instance:
     def places(self) -> Places:
         """Where everything lies."""
         return Places(self.config)
+
+    def become_owner(self) -> None:
+        """Go on as the state folder's owner where root calls: the daemon could not read the files that root makes."""
+        state = self.places.state
+        if os.geteuid() == 0 and state.exists() and (owner := state.stat()).st_uid != 0:
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
 
     def journal(self, *, writing: bool = False) -> Journal:
         """The journal, to be read only but for ``writing``. Raises ``ConfigError`` where there is none, ``Halt`` and

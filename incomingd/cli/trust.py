@@ -27,6 +27,7 @@ def trust(instance: Instance, keyfile: BinaryIO, as_json: bool) -> None:
     The file is what `gpg --armor --export KEY` prints. Which sources and suites a key may upload is for the
     [[uploaders]] tables of the configuration; without any, every trusted key may upload everything.
     """
+    instance.become_owner()
     found = trust_key(Keyring(instance.places.uploaders_home), keyfile)
     if as_json:
         print_json([{"fingerprint": key.primary.fingerprint, "names": list(key.names)} for key in found])
@@ -41,6 +42,7 @@ def trust(instance: Instance, keyfile: BinaryIO, as_json: bool) -> None:
 @click.pass_context
 def untrust(ctx: click.Context, instance: Instance, fingerprint: str) -> None:
     """Trust the key with the full fingerprint FPR no longer. What it uploaded stays."""
+    instance.become_owner()
     try:
         Keyring(instance.places.uploaders_home).untrust(fingerprint)
     except KeyringError as error:
