@@ -17,6 +17,7 @@ from rich.table import Table
 from tests.bench.make import make_key, make_uploads
 from tests.bench.parts import Row, parts_of_one
 from tests.bench.peers import Aptly, Incomingd, Reprepro
+from tests.bench.scale import plot, scale
 
 console = Console(stderr=True)
 #: Uploads whose parts are looked at one by one.
@@ -30,6 +31,17 @@ _HEADINGS = {
     "batch_median_s": "\nmedian s",
     "batch_s": "\nall s",
     "memory_mb": "memory\nMB",
+}
+_SCALE_HEADINGS = {
+    "tool": "",
+    "packages": "packages",
+    "load_s": "loading s",
+    "one_median_s": "one: median s",
+    "one_max_s": "longest s",
+    "batch_per_s": "at once: per second",
+    "memory_mb": "memory MB",
+    "memory_at_rest_mb": "at rest MB",
+    "written_per_upload_kb": "written for one kB",
 }
 
 
@@ -85,9 +97,9 @@ def show(title: str, rows: Sequence[Row], headings: Mapping[str, str]) -> None:
     """One table, on standard output."""
     table = Table(title=title)
     for heading in headings.values():
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading and heading != "what it is" else "left")
     for row in rows:
-        table.add_row(*(_cell(row[key]) for key in headings))
+        table.add_row(*(_cell(row.get(key, "")) for key in headings))
     Console(width=100).print(table)
 
 
@@ -100,16 +112,31 @@ def _cell(value: object) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="./run --bench", description=__doc__)
-    parser.add_argument("--uploads", type=int, default=100)
+    parser.add_argument("what", nargs="?", choices=("basic", "scale"), default="basic")
+    parser.add_argument("--uploads", type=int, help="100; for scale 300")
+    parser.add_argument("--packages", default="0,1000,10000,50000,200000", help="for scale: sizes of the suite")
+    parser.add_argument("--no-peers", action="store_true", help="for scale: this project alone")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="for scale: draw scale.png and scale.svg there")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    # On a real disk: that is where the waiting is.
     with tempfile.TemporaryDirectory(prefix="incomingd-bench-", dir="/var/tmp") as folder:
-        rows, parts = basic(Path(folder), arguments.uploads)
+        if arguments.what == "scale":
+            sizes = [int(size) for size in arguments.packages.split(",")]
+            uploads, parts = arguments.uploads or 300, []
+            rows = scale(Path(folder), sizes, uploads, console.print, peers=not arguments.no_peers)
+            headings = _SCALE_HEADINGS
+        else:
+            uploads, headings = arguments.uploads or 100, _HEADINGS
+            rows, parts = basic(Path(folder), uploads)
+    if arguments.plot and arguments.what == "scale":
+        plot(rows, arguments.plot)
     if arguments.json:
         json.dump({"machine": machine(), "rows": rows, "parts": parts}, sys.stdout, indent=2)
         return
-    show(f"{arguments.uploads} uploads on {machine()}", rows, _HEADINGS)
-    show("One upload of ours, median", parts, {"part": "", "value": "", "what": "what it is"})
+    show(f"{uploads} uploads on {machine()}", rows, headings)
+    if parts:
+        show("One upload of ours, median", parts, {"part": "", "value": "", "what": "what it is"})
 
 
 if __name__ == "__main__":

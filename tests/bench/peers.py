@@ -28,7 +28,7 @@ class Incomingd:
         self.log = (self.folder / "daemon.log").open("w")
         command = [BIN / "incomingd", "--config", self.folder / "incomingd.toml"]
         self.daemon = subprocess.Popen(command, stderr=self.log)
-        while not (self.folder / "archive/dists/stable/InRelease").exists():
+        while not self._waits_for_uploads():
             if self.daemon.poll() is not None:
                 raise RuntimeError((self.folder / "daemon.log").read_text())
             time.sleep(0.05)
@@ -46,6 +46,13 @@ class Incomingd:
         """Copy under a hidden name, then rename: only the rename is on the clock's way."""
         hidden = self.folder / "incoming" / f".{upload.name}"
         shutil.copytree(upload, hidden)
+
+    def _waits_for_uploads(self) -> bool:
+        try:
+            health = json.loads((self.folder / "status/index.json").read_bytes())["health"]
+        except FileNotFoundError:
+            return False
+        return bool(health["pid"] == self.daemon.pid and health["doing"] == "waiting for uploads")
 
     def _ended(self, name: str) -> bool:
         try:

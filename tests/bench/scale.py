@@ -46,10 +46,11 @@ def _measure(
         # The others take many seconds for each: three tell enough.
         count = len(singles) if isinstance(tool, Incomingd) or size < 5000 else 3
         say(f"{tool.name}: {count} uploads, one at a time, into {size}")
+        written = tool.written_kb() if isinstance(tool, Incomingd) else 0.0
         times = [tool.one(upload) for upload in singles[:count]]
         row |= {"one_median_s": statistics.median(times), "one_max_s": max(times)}
         if isinstance(tool, Incomingd):
-            row["written_per_upload_kb"] = _written(tool, singles[0].parent, count)
+            row["written_per_upload_kb"] = (tool.written_kb() - written) / count
         say(f"{tool.name}: {len(batch)} uploads at once into {size}")
         whole, _ = tool.all_at_once(batch)
         row |= {"batch_s": whole, "batch_per_s": len(batch) / whole}
@@ -58,12 +59,6 @@ def _measure(
             time.sleep(40)  # until idle workers have gone
             row["memory_at_rest_mb"] = tool.memory_mb()
     return row
-
-
-def _written(tool: Incomingd, folder: Path, count: int) -> float:
-    """kB that the daemon and what it waited for wrote, for each of the lone uploads since its start and load."""
-    before, after = tool.written_before, tool.written_kb()
-    return (after - before) / count if folder and count else 0.0
 
 
 def plot(rows: list[Row], folder: Path) -> None:
