@@ -21,6 +21,7 @@ from incomingd.cli.init import init
 from incomingd.cli.operations import copy, remove, rollback
 from incomingd.cli.packages import history, list_, show
 from incomingd.cli.status import status
+from incomingd.cli.submit import submit
 from incomingd.cli.trust import trust, untrust
 from incomingd.cli.wait import wait
 from incomingd.errors import ConfigError, Halt, Retry
@@ -74,7 +75,7 @@ def main(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = Instance(file)
 
 
-for _verb in (init, wait, status, list_, show, history, copy, remove, rollback):
+for _verb in (init, submit, wait, status, list_, show, history, copy, remove, rollback):
     main.add_command(_verb)
 for _verb in (queue, cancel, retry, hold, release, trust, untrust, fsck):
     main.add_command(_verb)

@@ -34,8 +34,11 @@ class Polled:
 
     def halted(self) -> str | None:
         """Why nothing is published, where the service says that it is halted."""
-        health = (self.index() or {}).get("health", {})
-        return str((health.get("reasons") or ["it is halted"])[0]) if health.get("state") == "halted" else None
+        return stopped_by(self.index(), "halted")
+
+    def held(self) -> str | None:
+        """Why nothing is published, where publishing is on hold."""
+        return stopped_by(self.index(), "held")
 
     def dropped(self, name: str) -> bool:
         """True where an upload of that name lies in an incoming folder and has not been taken yet."""
@@ -54,6 +57,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ConfigError([f"{path}: is not a status file of incomingd: {error}"]) from error
     return value if isinstance(value, dict) else None
+
+
+def stopped_by(index: dict[str, Any] | None, state: str) -> str | None:
+    """The first reason that index.json gives, where the service is in that state."""
+    health = (index or {}).get("health", {})
+    return str((health.get("reasons") or [f"it is {state}"])[0]) if health.get("state") == state else None
 
 
 def upload_name(given: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from incomingd.cli.edge import TIMED_OUT, Instance, json_option, print_json
+from incomingd.cli.polled import Polled
 from incomingd.cli.sole import running
 from incomingd.cli.wait import Waiting
 from incomingd.errors import ConfigError
@@ -64,7 +65,7 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
         _say_asked(asked, as_json=as_json)
         return 0 if no_wait else TIMED_OUT
     # By its number: an older request may have had the same name.
-    waiting = Waiting(instance, [f"#{asked.id}"], quiet=as_json)
+    waiting = Waiting(Polled(instance.config), [f"#{asked.id}"], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
         print_json(waiting.ended)

@@ -6,7 +6,7 @@ name says: that is of an older one.
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -30,18 +30,34 @@ def wait(ctx: click.Context, instance: Instance, names: Sequence[str], timeout: 
     NAME is that of the upload's directory, or of its .changes. Exits with 0 where all SUCCEEDED, 1 where any FAILED
     (and prints why), 3 where the time was over or an upload was unknown by then, 4 where the service is halted.
     """
-    waiting = Waiting(instance, [upload_name(name) for name in names], quiet=as_json)
+    waiting = Waiting(Polled(instance.config), [upload_name(name) for name in names], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
         print_json(waiting.ended)
     ctx.exit(code)
 
 
+class Source(Protocol):
+    """Where status files are read, as :class:`~incomingd.cli.polled.Polled` does."""
+
+    def upload(self, name: str) -> dict[str, Any] | None:
+        """The newest upload of that name."""
+
+    def halted(self) -> str | None:
+        """Why nothing is published, where the service is halted."""
+
+    def held(self) -> str | None:
+        """Why nothing is published, where publishing is on hold."""
+
+    def dropped(self, name: str) -> bool:
+        """True where an upload of that name lies in incoming and has not been taken yet."""
+
+
 class Waiting:
     """The uploads that are waited for; ``ended`` holds what ended, in that order."""
 
-    def __init__(self, instance: Instance, names: Sequence[str], *, quiet: bool) -> None:
-        self.polled = Polled(instance.config)
+    def __init__(self, polled: Source, names: Sequence[str], *, quiet: bool) -> None:
+        self.polled = polled
         self.open = dict.fromkeys(names)
         self.ended: list[dict[str, Any]] = []
         self.quiet = quiet
@@ -55,12 +71,12 @@ class Waiting:
                 lines = self._look()
                 if not self.open:
                     return FAILED if any(upload["state"] == UPLOAD_FAILED for upload in self.ended) else 0
-                halted = self.polled.halted()
+                halted, held = self.polled.halted(), self.polled.held()
                 if halted:
                     return self._give_up(lines, f"the service is halted: {halted}", HALTED)
                 if until is not None and time.monotonic() >= until:
                     return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
-                shown.update("\n".join(lines))
+                shown.update("\n".join([*lines, held] if held else lines))
                 time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
                 pause = min(pause * 1.2, _LATEST)
 

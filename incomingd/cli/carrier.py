@@ -1,0 +1,217 @@
+"""How ``incomingctl submit`` reaches an incoming folder: on this machine, or on another one over ssh.
+
+Every carrier sends under a hidden name and renames last, so that the daemon takes the upload whole and at once. On the
+other side nothing but sshd is needed: rsync serves where both sides have it, sftp where not, also where the account may
+do nothing else.
+"""
+
+import contextlib
+import posixpath
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from incomingd import fsio
+
+#: As rsync and scp tell a host from a path: a colon before any slash.
+_REMOTE = re.compile(r"(?P<host>[^/:]+):(?P<path>.*)", re.DOTALL)
+#: ssh(1): the exit status for its own errors, as apart from the remote command's.
+_SSH_FAILED = 255
+#: unix(7): the longest name of a socket, less what ssh adds while it makes one.
+_LONGEST_SOCKET = 80
+#: What holds where neither ``-o`` nor ssh_config(5) says otherwise: a dead connection ends, and does not hang the job.
+_PATIENCE = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4")
+
+
+class CarrierError(click.ClickException):
+    """It could not be sent, or not be followed; says what the programs said."""
+
+
+class Carrier(Protocol):
+    """A way into one incoming folder."""
+
+    def send(self, files: Sequence[Path], name: str) -> None:
+        """Send the files as the upload ``name``. Raises :class:`CarrierError`."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file of that side; None where it is not there. Raises :class:`CarrierError` where nothing can be told."""
+
+    def status_folder(self) -> str:
+        """Where status files are unless it is said otherwise: beside the incoming folder."""
+
+
+@contextlib.contextmanager
+def carrier(to: str, options: Sequence[str]) -> Iterator[Carrier]:
+    """The way to ``PATH`` or ``[USER@]HOST:PATH``; ``options`` are ssh_config(5) settings."""
+    remote = _REMOTE.fullmatch(to)
+    if remote is None:
+        yield Local(Path(to))
+        return
+    if remote["host"].startswith("-"):
+        raise click.UsageError(f"{remote['host']} is no host; name [USER@]HOST:PATH")
+    with tempfile.TemporaryDirectory(prefix="incomingctl-") as folder:
+        over = _Ssh(remote["host"], remote["path"].removeprefix("~/") or ".", options, Path(folder))
+        try:
+            yield over
+        finally:
+            over.close()
+
+
+class Local:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+
+    def send(self, files: Sequence[Path], name: str) -> None:
+        """Copies, then one rename."""
+        hidden, target = self._path / f".{name}", self._path / name
+        try:
+            hidden.mkdir()
+            try:
+                for file in files:
+                    shutil.copyfile(file, hidden / file.name)
+                if target.exists():
+                    raise CarrierError(f"{target} is there already; send it under another --name")
+                fsio.rename(hidden, target)
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)
+        except OSError as error:
+            raise CarrierError(f"{error.filename or self._path}: {error.strerror}") from error
+
+    def read(self, path: str) -> bytes | None:
+        """One file."""
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CarrierError(f"{path}: {error.strerror}") from error
+
+    def status_folder(self) -> str:
+        """Beside the incoming folder."""
+        return str(self._path.parent / "status")
+
+
+class _Ssh:
+    """A folder of another machine. All calls share one connection where ssh can do that."""
+
+    def __init__(self, host: str, path: str, options: Sequence[str], folder: Path) -> None:
+        self._host = host
+        self._path = path
+        self._folder = folder
+        socket = folder / "c"
+        shared = (f"ControlPath={socket}", "ControlMaster=auto", "ControlPersist=60")
+        ours = (*_PATIENCE, *(shared if len(str(socket)) <= _LONGEST_SOCKET else ()))
+        # Of two values ssh takes the first.
+        self._options = [word for option in (*options, *ours) for word in ("-o", option)]
+        self._has_shell: bool | None = None
+
+    def close(self) -> None:
+        """End the connection."""
+        self._run(["ssh", *self._options, "-O", "exit", self._host], check=False)
+
+    def status_folder(self) -> str:
+        """Beside the incoming folder."""
+        return posixpath.join(self._path, "..", "status")
+
+    def send(self, files: Sequence[Path], name: str) -> None:
+        """By rsync where both sides have it, else by sftp."""
+        answer = self._ssh("echo shell; command -v rsync")
+        if answer.returncode == _SSH_FAILED:
+            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+        self._has_shell = b"shell" in answer.stdout.split()
+        if self._has_shell and b"rsync" in answer.stdout and shutil.which("rsync"):
+            self._rsync(files, name)
+        else:
+            self._sftp_put(files, name)
+
+    def _rsync(self, files: Sequence[Path], name: str) -> None:
+        hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
+        shell = shlex.join(["ssh", *self._options])
+        # Not --perms: the modes are asked for, and the other side's umask or default ACLs have the last word.
+        command = ["rsync", "--times", "--chmod=D775,F664", "--protect-args", "-e", shell]
+        sources = [str(file.absolute()) for file in files]
+        old, new = shlex.quote(hidden), shlex.quote(target)
+        try:
+            self._run([*command, *sources, f"{self._host}:{hidden}/"])
+            rename = f"if test -e {new}; then echo it is there already >&2; exit 1; fi; mv -- {old} {new}"
+            self._checked(self._ssh(rename), f"it could not be renamed to {target}")
+        except CarrierError:
+            self._ssh(f"rm -rf -- {old}")
+            raise
+
+    def _sftp_put(self, files: Sequence[Path], name: str) -> None:
+        hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
+        lines = [f"mkdir {_quoted(hidden)}"]
+        for file in files:
+            remote = _quoted(posixpath.join(hidden, file.name))
+            # It is put with the mode that it has here, and the daemon has to be able to read it there.
+            lines += [f"put {_quoted(str(file.absolute()))} {remote}", f"chmod 644 {remote}"]
+        lines.append(f"rename {_quoted(hidden)} {_quoted(target)}")
+        try:
+            self._checked(self._sftp(lines), f"it could not be sent to {self._host}")
+        except CarrierError:
+            # The "-" lets sftp go on where a file was not sent yet.
+            left = [f"-rm {_quoted(posixpath.join(hidden, file.name))}" for file in files]
+            self._sftp([*left, f"-rmdir {_quoted(hidden)}"])
+            raise
+
+    def read(self, path: str) -> bytes | None:
+        """One file, by cat, or by sftp where the account has no shell."""
+        if self._has_shell is False:
+            return self._sftp_get(path)
+        answer = self._ssh(f"cat -- {shlex.quote(path)}")
+        if answer.returncode == _SSH_FAILED:
+            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+        return answer.stdout if answer.returncode == 0 else None
+
+    def _sftp_get(self, path: str) -> bytes | None:
+        copy = self._folder / "status"
+        copy.unlink(missing_ok=True)
+        answer = self._sftp([f"-get {_quoted(path)} {_quoted(str(copy))}"])
+        if answer.returncode:
+            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+        return copy.read_bytes() if copy.exists() else None
+
+    # -- programs -----------------------------------------------------------------------------------------------------
+
+    def _ssh(self, command: str) -> subprocess.CompletedProcess[bytes]:
+        return self._run(["ssh", *self._options, self._host, command], check=False)
+
+    def _sftp(self, lines: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+        batch = "".join(f"{line}\n" for line in lines).encode()
+        return self._run(["sftp", "-q", *self._options, "-b", "-", self._host], given=batch, check=False)
+
+    def _run(
+        self, command: Sequence[str], *, given: bytes = b"", check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        try:
+            answer = subprocess.run(command, input=given, capture_output=True, check=False)
+        except FileNotFoundError as error:
+            raise CarrierError(f"{command[0]} is not installed; it is needed to send to {self._host}") from error
+        if check:
+            self._checked(answer, f"it could not be sent to {self._host}")
+        return answer
+
+    def _checked(self, answer: subprocess.CompletedProcess[bytes], what: str) -> None:
+        if answer.returncode:
+            raise CarrierError(f"{what}: {_said(answer)}")
+
+
+def _quoted(path: str) -> str:
+    """A path for sftp's batch. Inside of double quotes it takes globs as they are."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", path) + '"'
+
+
+def _said(answer: subprocess.CompletedProcess[bytes]) -> str:
+    lines = answer.stderr.decode(errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return "; ".join(said[-3:]) if said else f"it ended with {answer.returncode}"

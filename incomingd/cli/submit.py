@@ -1,0 +1,152 @@
+"""``incomingctl submit``: sends an upload from a CI job, and waits until it is published.
+
+It needs no configuration and no rights here but to read the files, and only sshd on the other side: the status is read
+from there as it was sent.
+"""
+
+import json
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from incomingd.cli.carrier import Carrier, CarrierError, carrier
+from incomingd.cli.edge import console, json_option, print_json
+from incomingd.cli.parcel import Parcel, pack, signer
+from incomingd.cli.polled import stopped_by
+from incomingd.cli.wait import Waiting
+from incomingd.model import UPLOAD_NAME
+
+#: Seconds between two looks at index.json, and the time for which a host may be out of reach while it is waited for.
+_INDEX_EVERY, _OUT_OF_REACH = 2.0, 60.0
+_LONGEST_STEM = 150
+
+
+@click.command()
+@click.argument("given", metavar="FILE… | DIR", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--to", required=True, metavar="PATH|[USER@]HOST:PATH", help="The incoming folder.")
+@click.option("--suite", help="Where packages without a .changes are to go.")
+@click.option("--key", metavar="FPR", help="Sign what is not signed yet with this key of your keyring.")
+@click.option("--name", help="The upload's name; without it one is made up that no other has.")
+@click.option(
+    "-o", "options", multiple=True, metavar="OPTION=VALUE", help="For ssh, as its own -o; may be given again."
+)
+@click.option("--wait", "waits", is_flag=True, help="Follow the upload to its end, and exit as wait does.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after so many seconds.")
+@click.option("--status", "status_folder", metavar="PATH", help="The status folder there; default: TO/../status.")
+@json_option
+@click.pass_context
+def submit(
+    ctx: click.Context,
+    given: Sequence[Path],
+    to: str,
+    suite: str | None,
+    key: str | None,
+    name: str | None,
+    options: Sequence[str],
+    waits: bool,
+    timeout: float | None,
+    status_folder: str | None,
+    as_json: bool,
+) -> None:
+    """Send packages to an incoming folder, here or on another machine.
+
+    Give a .changes (what it lists goes with it), a directory with one, or packages and .dsc alone: these get a .changes
+    for --suite. Over ssh, rsync is used where both sides have it, else sftp.
+    """
+    if name is not None and not UPLOAD_NAME.fullmatch(name):
+        raise click.UsageError("--name must be a letter or digit, then at most 199 letters, digits and . _ + ~ -")
+    with tempfile.TemporaryDirectory(prefix="incomingctl-") as folder, carrier(to, options) as way:
+        parcel = pack(given, suite, signer(key) if key else None, Path(folder))
+        name = name or _unique(parcel.stem)
+        afar = _Afar(way, status_folder or way.status_folder())
+        if waits:
+            afar.pass_over(name)
+        _send(way, parcel, name, to, quiet=as_json)
+        if not waits:
+            if as_json:
+                print_json({"name": name, "files": [file.name for file in parcel.files]})
+            return
+        waiting = Waiting(afar, [name], quiet=as_json)
+        code = waiting.run(timeout)
+        if as_json:
+            print_json(waiting.ended)
+        ctx.exit(code)
+
+
+def _unique(stem: str) -> str:
+    """A name that tells people what it is, and that no other upload has."""
+    plain = re.sub(r"[^A-Za-z0-9._+~-]", "-", stem)[:_LONGEST_STEM]
+    return f"{plain}-{uuid.uuid4().hex[:12]}"
+
+
+def _send(way: Carrier, parcel: Parcel, name: str, to: str, *, quiet: bool) -> None:
+    what = f"{len(parcel.files)} files, {parcel.size / 1e6:.1f} MB"
+    with console(stderr=True).status(f"sending {what} to {to}"):
+        way.send(parcel.files, name)
+    if not quiet:
+        click.echo(f"{name}: sent to {to} ({what})")
+
+
+class _Afar:
+    """The status files as a carrier reads them. A host that cannot be reached for a while is waited for."""
+
+    def __init__(self, way: Carrier, folder: str) -> None:
+        self._way = way
+        self._folder = folder
+        self._older = 0
+        self._seen = False
+        self._index: dict[str, Any] | None = None
+        self._index_at = float("-inf")
+        self._lost_at: float | None = None
+
+    def pass_over(self, name: str) -> None:
+        """What NAME.json says now is of an older upload."""
+        found = self._read(f"{name}.json")
+        self._older = found["id"] if found else 0
+
+    def upload(self, name: str) -> dict[str, Any] | None:
+        """The upload, from NAME.json."""
+        found = self._read(f"{name}.json")
+        if found is not None and found["id"] <= self._older:
+            found = None
+        self._seen = self._seen or found is not None
+        return found
+
+    def dropped(self, name: str) -> bool:
+        """Until its status is there: nothing else can have its name."""
+        return not self._seen
+
+    def halted(self) -> str | None:
+        """As index.json has it."""
+        return stopped_by(self._service(), "halted")
+
+    def held(self) -> str | None:
+        """As index.json has it."""
+        return stopped_by(self._service(), "held")
+
+    def _service(self) -> dict[str, Any] | None:
+        if time.monotonic() >= self._index_at + _INDEX_EVERY:
+            self._index, self._index_at = self._read("index.json"), time.monotonic()
+        return self._index
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            data = self._way.read(f"{self._folder}/{name}")
+        except CarrierError:
+            now = time.monotonic()
+            self._lost_at = now if self._lost_at is None else self._lost_at
+            if now - self._lost_at > _OUT_OF_REACH:
+                raise
+            return None
+        self._lost_at = None
+        try:
+            value = None if data is None else json.loads(data)
+        except ValueError as error:
+            raise CarrierError(f"{self._folder}/{name} is not a status file of incomingd: {error}") from error
+        return value if isinstance(value, dict) else None

@@ -1,0 +1,249 @@
+"""``incomingctl submit`` as a CI job calls it: here and over a real sshd, with and without rsync, shell, .changes."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.apt import Apt, served
+from tests.support.instance import BIN, PATIENCE, Instance, until
+from tests.support.sshd import Sshd, sshd
+from tests.support.uploads import Builder, Upload
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd") / "sshd") as one:
+        yield one
+
+
+def submit(*words: str | Path, **environment: str | Path) -> subprocess.CompletedProcess[str]:
+    """``incomingctl submit`` in a job that knows nothing of any instance."""
+    clean = {key: value for key, value in os.environ.items() if key != "INCOMINGD_CONFIG"}
+    return subprocess.run(
+        [BIN / "incomingctl", "submit", *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=clean | {key: str(value) for key, value in environment.items()},
+        cwd="/",
+    )
+
+
+def done(*words: str | Path, **environment: str | Path) -> str:
+    found = submit(*words, **environment)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+def over(server: Sshd) -> list[str]:
+    return [word for key, value in server.settings.items() for word in ("-o", f"{key}={value}")]
+
+
+def bare(upload: Upload) -> Path:
+    """Its folder without the .changes: what a build leaves that only makes packages."""
+    upload.changes.unlink()
+    return upload.folder
+
+
+# -- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def test_a_changes_takes_what_it_lists_along(instance: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
+    (upload.folder / "build.log").write_text("not sent\n")
+    said = done(upload.changes, "--to", instance.incoming, "--wait", "--timeout", "60")
+    assert "SUCCEEDED" in said
+    name = said.partition(":")[0]
+    found = instance.status(name)
+    assert found
+    assert name.startswith("hello_1.0-1_amd64-")
+    assert found["warnings"] == []
+    assert len(found["published"]["files"]) == 4
+
+
+def test_a_directory_with_a_changes(instance: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    assert "SUCCEEDED" in done(upload.folder, "--to", instance.incoming, "--name", "job-7", "--wait")
+    assert instance.succeeded("job-7")
+
+
+def test_bare_packages_get_a_signed_changes(instance: Instance, builder: Builder, tmp_path: Path) -> None:
+    folder = bare(builder.upload("hello", "1.0-1", source="quilt", binaries=["hello", "libhello1"]))
+    before = sorted(file.name for file in folder.iterdir())
+    words = ("--to", instance.incoming, "--suite", "stable", "--key", builder.key, "--wait")
+    said = done(folder, *words, GNUPGHOME=builder.keys.home)
+    found = instance.status(said.partition(":")[0])
+    assert found
+    (changes,) = found["changes"]
+    assert changes["signed_by"] == builder.key
+    assert changes["architectures"] == ["source", "amd64"]
+    assert sorted(file.name for file in folder.iterdir()) == before
+    with served(instance.archive) as address:
+        apt = Apt(tmp_path / "apt", address, instance.keyring)
+        apt.update()
+        assert apt.download("libhello1") == ["libhello1_1.0-1_amd64.deb"]
+        assert "hello_1.0-1.debian.tar.xz" in apt.source("hello")
+
+
+def test_packages_of_two_sources_are_one_upload(instance: Instance, builder: Builder) -> None:
+    packages = [
+        bare(builder.upload("hello", "1.0-1")) / "hello_1.0-1_amd64.deb",
+        bare(builder.upload("world", "1:2.0-1")) / "world_2.0-1_amd64.deb",
+    ]
+    words = ("--to", instance.incoming, "--suite", "stable", "--key", builder.key, "--wait", "--json")
+    (found,) = json.loads(done(*packages, *words, GNUPGHOME=builder.keys.home))
+    assert [(one["source"], one["version"]) for one in found["changes"]] == [("hello", "1.0-1"), ("world", "1:2.0-1")]
+
+
+def test_an_unsigned_changes_is_signed_on_the_way(instance: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1", key=None)
+    unsigned = upload.changes.read_bytes()
+    refused = submit(upload.changes, "--to", instance.incoming, "--wait")
+    assert refused.returncode == 1
+    assert "[unsigned]" in refused.stdout
+    done(upload.changes, "--to", instance.incoming, "--key", builder.key, "--wait", GNUPGHOME=builder.keys.home)
+    assert upload.changes.read_bytes() == unsigned
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["."], "name the suite"),
+        (["hello_1.0-1_amd64.deb", "--suite", "stable", "--key", "0" * 40], "gpg cannot sign"),
+        (["notes.txt"], "is none of .changes"),
+        (["broken.deb", "--suite", "stable"], "no Debian package that can be read"),
+    ],
+)
+def test_what_cannot_be_sent(
+    idle: Instance, builder: Builder, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = bare(builder.upload("hello", "1.0-1"))
+    (folder / "notes.txt").write_text("no package\n")
+    (folder / "broken.deb").write_text("no package\n")
+    if words == ["."]:
+        (folder / "broken.deb").unlink()
+    found = submit(
+        *(folder / word if (folder / word).exists() else word for word in words),
+        "--to",
+        idle.incoming,
+        GNUPGHOME=builder.keys.home,
+    )
+    assert found.returncode == 1
+    assert said in found.stderr
+    assert list(idle.incoming.iterdir()) == []
+
+
+def test_a_changes_whose_file_is_missing(idle: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    upload.file("*.deb").unlink()
+    found = submit(upload.changes, "--to", idle.incoming)
+    assert found.returncode == 1
+    assert "hello_1.0-1_amd64.deb, which is not beside it" in found.stderr
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_upload_of_that_name_is_not_taken_for_this_one(instance: Instance, builder: Builder) -> None:
+    first = builder.upload("hello", "1.0-1", key=None)
+    assert submit(first.folder, "--to", instance.incoming, "--name", "job", "--wait").returncode == 1
+    second = builder.upload("hello", "1.0-2")
+    assert "SUCCEEDED" in done(second.folder, "--to", instance.incoming, "--name", "job", "--wait")
+
+
+def test_no_daemon_in_time(idle: Instance, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    found = submit(upload.folder, "--to", idle.incoming, "--wait", "--timeout", "0.2")
+    assert found.returncode == 3
+    assert "has not been taken yet" in found.stderr
+
+
+def test_a_halted_service(instance: Instance, builder: Builder) -> None:
+    shutil.rmtree(instance.state / "gnupg/signing")
+    instance.set("archive", signing_keys=["0" * 40])
+    instance.reload()
+    until(lambda: instance.health().startswith("halted"), "the halt")
+    upload = builder.upload("hello", "1.0-1")
+    assert submit(upload.folder, "--to", instance.incoming, "--wait").returncode == 4
+
+
+# -- over ssh ---------------------------------------------------------------------------------------------------------
+
+
+def only(*programs: str, folder: Path) -> Path:
+    """A folder for PATH with these programs and no others."""
+    folder.mkdir()
+    for program in programs:
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"{program} is not installed")
+        (folder / program).symlink_to(found)
+    return folder
+
+
+@pytest.mark.parametrize("way", [("ssh", "rsync"), ("ssh", "sftp")], ids=["rsync", "sftp"])
+def test_over_ssh(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path, way: tuple[str, ...]) -> None:
+    upload = builder.upload("hello", "1.0-1", source="quilt")
+    upload.file("*.deb").chmod(0o600)
+    where = f"root@127.0.0.1:{instance.incoming}"
+    path = only(*way, folder=tmp_path / "bin")
+    said = done(upload.changes, "--to", where, *over(server), "--wait", "--timeout", "60", PATH=path)
+    assert "SUCCEEDED" in said
+    assert list(instance.incoming.iterdir()) == []
+
+
+def test_over_ssh_with_an_account_that_may_do_nothing_but_sftp(
+    instance: Instance, builder: Builder, server: Sshd, tmp_path: Path
+) -> None:
+    key = tmp_path / "upload_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with (server.folder / "authorized_keys").open("a") as keys:
+        keys.write(f'restrict,command="internal-sftp" {key.with_suffix(".pub").read_text()}')
+    other = replace(server, folder=tmp_path / "client")
+    other.folder.mkdir()
+    shutil.copy(server.folder / "known_hosts", other.folder / "known_hosts")
+    key.rename(other.folder / "id")
+    upload = builder.upload("hello", "1.0-1")
+    where = f"root@127.0.0.1:{instance.incoming}"
+    assert "SUCCEEDED" in done(upload.changes, "--to", where, *over(other), "--wait", "--timeout", "60")
+
+
+def test_a_path_with_blanks_and_quotes(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path) -> None:
+    odd = tmp_path / 'it\'s "odd" [1] $HOME'
+    odd.mkdir()
+    upload = builder.upload("hello", "1.0-1")
+    for number, way in enumerate((("ssh", "rsync"), ("ssh", "sftp"))):
+        path = only(*way, folder=tmp_path / f"bin{number}")
+        done(upload.changes, "--to", f"root@127.0.0.1:{odd}", "--name", f"job-{number}", *over(server), PATH=path)
+        assert len(list((odd / f"job-{number}").iterdir())) == 2
+
+
+@pytest.mark.parametrize("way", [("ssh", "rsync"), ("ssh", "sftp")], ids=["rsync", "sftp"])
+def test_what_fails_over_ssh_leaves_nothing(
+    idle: Instance, builder: Builder, server: Sshd, tmp_path: Path, way: tuple[str, ...]
+) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    (idle.incoming / "job").mkdir()
+    (idle.incoming / "job" / "in the way").touch()
+    path = only(*way, folder=tmp_path / "bin")
+    words = (upload.changes, "--name", "job", *over(server))
+    found = submit(*words, "--to", f"root@127.0.0.1:{idle.incoming}", PATH=path)
+    assert found.returncode == 1
+    assert "job" in found.stderr
+    assert [one.name for one in idle.incoming.iterdir()] == ["job"]
+    nowhere = submit(*words, "--to", f"root@127.0.0.1:{tmp_path}/nowhere/incoming", PATH=path)
+    assert nowhere.returncode == 1
+    assert "No such file" in nowhere.stderr
+
+
+def test_a_host_that_is_not_there(builder: Builder, server: Sshd) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    found = submit(upload.changes, "--to", "root@127.0.0.1:/srv", "-o", "Port=1", *over(server))
+    assert found.returncode == 1
+    assert "127.0.0.1 cannot be reached" in found.stderr
