@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def test_it_takes_a_flat_upload_of_another_account(running: Packaged, builds: Bu
     running.succeeded(upload.flat_name)
 
 
+def test_it_waits_for_the_writers_of_other_accounts(service: Packaged, builds: Builder) -> None:
+    service.configure('settle = "0.3s"')
+    service.start()
+    slow, quick = builds.upload("slow", "1.0-1"), builds.upload("quick", "1.0-1")
+    folder, deb = f"{INCOMING}/{slow.name}", slow.file("*.deb").name
+    writer = f"(while [ ! -e {INCOMING}/.written ]; do sleep 0.1; done) < /dev/null > /dev/null 2>&1 &"
+    service.send(slow, f"mkdir {folder}; cp {deb} {folder}; exec 3>> {folder}/{deb}; cp *.changes {folder}; {writer}")
+    service.send(quick, f"mkdir {INCOMING}/{quick.name}; cp * {INCOMING}/{quick.name}")
+    service.succeeded(quick.name)
+    assert service.status(slow.name)["stage"] == "receiving"
+    service.systemd.run("touch", f"{INCOMING}/.written")
+    service.succeeded(slow.name)
+
+
 def test_an_account_outside_the_group_cannot_upload_and_nobody_touches_what_others_sent(
     running: Packaged, builds: Builder
 ) -> None:
@@ -198,6 +213,27 @@ def test_a_stop_loses_nothing_and_the_next_start_goes_on(running: Packaged, buil
     for upload in uploads:
         running.succeeded(upload.name)
     assert running.log().count(": published in stable generation") == len(uploads)
+
+
+def test_a_stop_right_after_a_reload_is_heard(service: Packaged) -> None:
+    service.drop_in("stop", "[Service]\nTimeoutStopSec=30s\n")
+    for _ in range(8):
+        service.start()
+        service.kill("HUP")
+        service.stop()
+        assert service.show("Result") == "success"
+
+
+def test_a_stop_waits_for_the_step_in_hand_and_the_watchdog_lets_it(service: Packaged) -> None:
+    service.drop_in("watchdog", HUNG)
+    service.start()
+    with publishing_hangs(service):
+        service.systemd.systemctl("stop", "--no-block", UNIT)
+        longer_than_the_watchdog = time.monotonic() + 5
+        until(lambda: time.monotonic() > longer_than_the_watchdog)
+        assert service.show("SubState") == "stop-sigterm"
+    until(lambda: service.show("ActiveState") == "inactive", "the end of the stop")
+    assert service.show("Result") == "success"
 
 
 def test_a_stop_leaves_no_process_behind(running: Packaged, builds: Builder) -> None:
