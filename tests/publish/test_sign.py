@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -185,6 +186,13 @@ def agent_of(home: Path) -> int:
     return int(done.stdout.split()[1])
 
 
+def hang(pid: int) -> None:
+    """Stop a process for good: the kernel wakes one whose group is orphaned just then."""
+    for _ in range(3):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.1)
+
+
 def test_an_agent_that_ended_is_started_again(home: Path, tmp_path: Path) -> None:
     signer = Signer(home, (make_key(home, "archive"),))
     signer.sign(RELEASE)
@@ -197,7 +205,7 @@ def test_an_agent_that_hangs_is_left_behind(home: Path, monkeypatch: pytest.Monk
     signer = Signer(home, (make_key(home, "archive"),))
     signer.sign(RELEASE)
     hung = agent_of(home)
-    os.kill(hung, signal.SIGSTOP)
+    hang(hung)
     try:
         monkeypatch.setattr(sign, "_PATIENCE", 2.0)
         with pytest.raises(Retry, match="did not answer within"):
