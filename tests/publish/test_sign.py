@@ -1,9 +1,9 @@
 """Signing by the real gpg: what verifies, and whose fault it is where it cannot be done."""
 
+import contextlib
 import os
 import signal
 import subprocess
-import time
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -186,11 +186,24 @@ def agent_of(home: Path) -> int:
     return int(done.stdout.split()[1])
 
 
-def hang(pid: int) -> None:
-    """Stop a process for good: the kernel wakes one whose group is orphaned just then."""
-    for _ in range(3):
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.1)
+@contextlib.contextmanager
+def hung(pid: int) -> Iterator[None]:
+    """Keep a process stopped, again and again: where pid 1 wakes what it has adopted, one signal is not enough."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            over.wait(0.005)
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_an_agent_that_ended_is_started_again(home: Path, tmp_path: Path) -> None:
@@ -204,16 +217,12 @@ def test_an_agent_that_ended_is_started_again(home: Path, tmp_path: Path) -> Non
 def test_an_agent_that_hangs_is_left_behind(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signer = Signer(home, (make_key(home, "archive"),))
     signer.sign(RELEASE)
-    hung = agent_of(home)
-    hang(hung)
-    try:
+    with hung(agent_of(home)):
         monkeypatch.setattr(sign, "_PATIENCE", 2.0)
         with pytest.raises(Retry, match="did not answer within"):
             signer.sign(RELEASE)
         signer.sign(RELEASE)
-    finally:
-        os.kill(hung, signal.SIGKILL)
-        signer.close()
+    signer.close()
 
 
 def fake_gpg(folder: Path, script: str) -> str:
