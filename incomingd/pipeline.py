@@ -100,7 +100,9 @@ class Pipeline:
         self.config = config
         self.places = Places(config)
         self._signer = Signer(self.places.signing_home, config.archive.signing_keys)
-        self._publisher = Publisher(config, self.journal, self._signer, self._clock, self._visible)
+        self._publisher = Publisher(
+            config, self.journal, self._signer, self._clock, self._visible, lambda: self._pulse.beat("publish")
+        )
         self._prepared = False
 
     # -- life ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ Rules:
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,14 +44,22 @@ class GenerationBuilder:
     """Makes, and removes, generations."""
 
     def __init__(
-        self, config: Config, catalogue: Catalogue, generations: Generations, blocks: Blocks, signer: Signer
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        generations: Generations,
+        blocks: Blocks,
+        signer: Signer,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """``progress`` is called for each section that is written."""
         self._config = config
         self._places = Places(config)
         self._catalogue = catalogue
         self._generations = generations
         self._indexes = IndexWriter(config.publish, catalogue, blocks)
         self._signer = signer
+        self._progress = progress
 
     def settings(self, suite: SuiteConfig) -> str:
         """A digest of what a suite's Release and indexes depend on besides the packages."""
@@ -97,6 +105,7 @@ class GenerationBuilder:
         files: list[IndexFile] = []
         blocks: list[SectionBlocks] = []
         for section in self._sections(suite, changes):
+            self._progress()
             folders += fsio.make_directories(folder / section / "by-hash" / "SHA256")
             own = {c.name: _stanza(self._catalogue, c, stanzas) for c in changes if c.section == section}
             old = [f for f in kept.values() if f.path.rpartition("/")[0] == section]

@@ -5,7 +5,7 @@ is in the pool, synced, before any index lists it; it leaves only after no suite
 the journal says so before it goes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -17,11 +17,12 @@ _CLEAN_AT_ONCE = 200
 
 
 class Pool:
-    """The pool below one archive's root."""
+    """The pool below one archive's root; ``progress`` is called for each file that is placed."""
 
-    def __init__(self, root: Path, catalogue: Catalogue) -> None:
+    def __init__(self, root: Path, catalogue: Catalogue, progress: Callable[[], None] = lambda: None) -> None:
         self._root = root
         self._catalogue = catalogue
+        self._progress = progress
 
     def place(self, files: Iterable[tuple[PoolFile, Path]]) -> None:
         """Give each sealed file its name in the pool, and wait until all are on the disk. May be done twice."""
@@ -36,6 +37,7 @@ class Pool:
             fsio.place(sealed, target)
             to_sync[target] = None
             to_sync[target.parent] = None
+            self._progress()
         # The files before the directories that name them.
         fsio.sync(sorted(to_sync, key=lambda path: len(path.parts), reverse=True))
 

@@ -45,10 +45,19 @@ class _Accepted:
 
 
 class Publisher:
-    """The archive's writer. Only one thread of one process may use it; ``visible`` guards what others may tell."""
+    """The archive's writer. Only one thread of one process may use it.
+
+    ``visible`` guards what others may tell; ``progress`` is called now and then in the long steps.
+    """
 
     def __init__(
-        self, config: Config, journal: Journal, signer: Signer, clock: Callable[[], datetime], visible: threading.Lock
+        self,
+        config: Config,
+        journal: Journal,
+        signer: Signer,
+        clock: Callable[[], datetime],
+        visible: threading.Lock,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._places = Places(config)
@@ -57,8 +66,8 @@ class Publisher:
         self._catalogue = Catalogue(journal)
         self._generations = Generations(journal)
         self._blocks = Blocks(journal)
-        self._pool = Pool(config.archive.root, self._catalogue)
-        self._builder = GenerationBuilder(config, self._catalogue, self._generations, self._blocks, signer)
+        self._pool = Pool(config.archive.root, self._catalogue, progress)
+        self._builder = GenerationBuilder(config, self._catalogue, self._generations, self._blocks, signer, progress)
         self._signer = signer
         self._clock = clock
         self._visible = visible

@@ -2,7 +2,8 @@
 
 The watchdog is fed by the pipeline's own loops and by nothing else: each promises to beat within half of the
 watchdog's time, and a beat feeds the watchdog only while all others have kept their promise. Where one hangs, feeding
-stops, and the service manager ends the process and starts it anew.
+stops, and the service manager ends the process and starts it anew. During start-up and stop, when no watchdog runs, the
+same beats ask for more time: an archive that has much to be brought up to date is not cut off on the way.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ class Pulse:
         self._lock = threading.Lock()
         self._within = _watchdog() / 2
         self._beats: dict[str, float] = {}
-        self._ready = False
+        self._ready = self._stopping = False
         self._status = ""
         #: How long, in seconds, a loop may wait for something to do before it beats again.
         self.idle = min(_IDLE, self._within / 2)
@@ -47,7 +48,12 @@ class Pulse:
             self._beats[name] = now
             kept = all(now - beat <= self._within for beat in self._beats.values())
         if kept:
-            self._notifier.notify("WATCHDOG=1")
+            self._notifier.notify("WATCHDOG=1" + self._more_time())
+
+    def _more_time(self) -> str:
+        if (self._ready and not self._stopping) or self._within == float("inf"):
+            return ""
+        return f"\nEXTEND_TIMEOUT_USEC={self._within * 2e6:.0f}"
 
     def ready(self) -> None:
         """Start-up is over; told once."""
@@ -76,6 +82,7 @@ class Pulse:
 
     def stopping(self) -> None:
         """Tell that the daemon ends."""
+        self._stopping = True
         self._notifier.notify("STOPPING=1")
 
 

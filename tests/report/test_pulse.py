@@ -39,8 +39,15 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
     listens.socket.close()
 
 
-def test_the_watchdog_is_fed_while_every_loop_beats(manager: Manager) -> None:
+def started(manager: Manager) -> Pulse:
     pulse = Pulse()
+    pulse.ready()
+    manager.heard()
+    return pulse
+
+
+def test_the_watchdog_is_fed_while_every_loop_beats(manager: Manager) -> None:
+    pulse = started(manager)
     pulse.register("intake")
     pulse.register("publish")
     pulse.beat("intake")
@@ -48,7 +55,7 @@ def test_the_watchdog_is_fed_while_every_loop_beats(manager: Manager) -> None:
 
 
 def test_one_loop_that_hangs_starves_the_watchdog_whatever_the_others_do(manager: Manager) -> None:
-    pulse = Pulse()
+    pulse = started(manager)
     pulse.register("intake")
     pulse.register("publish")
     time.sleep(0.25)  # more than half of the watchdog's time: that is what it is about
@@ -59,13 +66,25 @@ def test_one_loop_that_hangs_starves_the_watchdog_whatever_the_others_do(manager
 
 
 def test_a_loop_that_has_ended_is_not_waited_for(manager: Manager) -> None:
-    pulse = Pulse()
+    pulse = started(manager)
     pulse.register("intake")
     pulse.register("publish")
     time.sleep(0.25)
     pulse.unregister("publish")
     pulse.beat("intake")
     assert manager.heard() == ["WATCHDOG=1"]
+
+
+def test_a_start_and_a_stop_that_make_headway_get_more_time(manager: Manager) -> None:
+    pulse = Pulse()
+    pulse.register("publish")
+    pulse.beat("publish")
+    pulse.ready()
+    pulse.beat("publish")
+    pulse.stopping()
+    pulse.beat("publish")
+    fed, more = "WATCHDOG=1", "\nEXTEND_TIMEOUT_USEC=400000"
+    assert manager.heard() == [fed + more, "READY=1", fed, "STOPPING=1", fed + more]
 
 
 def test_a_loop_with_nothing_to_do_beats_often_enough(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
