@@ -8,7 +8,7 @@ daemon's to find out.
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,8 +188,27 @@ class _Reader:
                     f"suites.{suite.name}", "codename", f"is that of [suites.{codenames[suite.codename]}] already"
                 )
             codenames.setdefault(suite.codename, suite.name)
+        for queue in config.queues:
+            self.bare_debs(queue, names)
         if not self.errors:  # else a path may be missing, and the folders not those that were meant
             self.separate_folders(config)
+
+    def bare_debs(self, queue: QueueConfig, suites: Collection[str]) -> None:
+        """Packages without a .changes: nothing signs them, and nothing but the queue says where they go."""
+        where, known = f"incoming.{queue.name}", ", ".join(sorted(suites))
+        if queue.default_suite and queue.default_suite not in suites:
+            self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}"; must be a suite: {known}')
+        if not queue.allow_bare_debs:
+            return
+        if not queue.default_suite:
+            self.fault(where, "default_suite", f"is missing, and allow_bare_debs needs it; must be a suite: {known}")
+        if queue.signatures != "optional":
+            self.fault(
+                where,
+                "allow_bare_debs",
+                'is true, and signatures is "required"; without a .changes there is no signature: set signatures to '
+                '"optional", or allow_bare_debs to false',
+            )
 
     def separate_folders(self, config: Config) -> None:
         """No folder may lie in another: what uploaders can write must never be served or trusted."""

@@ -16,7 +16,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 
 from incomingd import fsio
@@ -24,6 +24,7 @@ from incomingd.config import QueueConfig
 from incomingd.model import FILE_NAME, UploadKind, plain
 
 CHANGES = ".changes"
+_BINARIES = (".deb", ".udeb", ".ddeb")
 #: Made by mkfs in the root of a file system, and nobody's upload.
 _NOT_UPLOADS = frozenset({"lost+found"})
 #: Entries beyond a queue's ``max_files`` that are looked at all the same: temporary files of rsync, and the like.
@@ -115,7 +116,9 @@ def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Si
             return _sight(statuses, "", unreadable=False, members=())
         changes = sorted(n for n in statuses if n.endswith(CHANGES) and not n.startswith("."))[: queue.max_changes + 1]
         if not changes:
-            return _sight(statuses, "there is no .changes yet", unreadable=False, members=())
+            debs = tuple(name for name in sorted(statuses) if name.endswith(_BINARIES) and not name.startswith("."))
+            lacking = _bare_lacking(statuses, debs) if queue.allow_bare_debs else "there is no .changes yet"
+            return _sight(statuses, lacking, unreadable=False, members=debs)
         found = [_listing(own, n, statuses[n], listings) for n in changes]
     lacking = next(filter(None, (_lacking(n, li, statuses) for n, li in zip(changes, found, strict=True))), "")
     listed = dict.fromkeys(n for li in found for n, _ in li.files if n in statuses)
@@ -125,6 +128,14 @@ def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Si
         unreadable=any(li.unreadable for li in found),
         members=tuple({**dict.fromkeys(changes), **listed}),
     )
+
+
+def _bare_lacking(statuses: Iterable[str], debs: Collection[str]) -> str:
+    """What an upload without a .changes lacks; rsync and sftp clients write under hidden names first."""
+    hidden = next((name for name in statuses if name.startswith(".")), "")
+    if hidden:
+        return f"{plain(hidden)} is still being written"
+    return "" if debs else "there is no .changes and no .deb yet"
 
 
 def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:

@@ -26,6 +26,7 @@ from incomingd.model import (
     plain,
 )
 from incomingd.verify import deb822, files, policy
+from incomingd.verify.bare import BareContext, check_bare
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import Changes, Row, read
 from incomingd.verify.files import Kind
@@ -74,6 +75,9 @@ class _Check:
         self.verifier = Verifier(keyring=job.keyring, keys=job.keys, now=job.now)
 
     def run(self) -> CheckReport:
+        debs = self._bare_debs()
+        if debs:
+            return self._check_bare(debs)
         names = self._names()
         results = [_OneChanges(self, name).run() for name in names]
         # What a .changes lists that could not be read is not known.
@@ -91,11 +95,42 @@ class _Check:
             warnings=_bounded(self.warnings),
         )
 
+    def _bare_debs(self) -> list[FileEntry]:
+        """What is to be read where there is no .changes, and the queue allows that."""
+        if not self.job.queue.allow_bare_debs or self._refused_changes() or _changes_names(self.job.seal):
+            return []
+        return [self.sealed[name] for name in sorted(self.sealed) if files.kind(name) is files.Kind.BINARY]
+
+    def _check_bare(self, debs: list[FileEntry]) -> CheckReport:
+        suite = self.job.config.suite(self.job.queue.default_suite)
+        if suite is None:
+            raise ValueError("the configuration has no such suite; reading it must have told")
+        context = BareContext(folder=self.job.folder, suite=suite, now=self.job.now, reading=self.job.reading)
+        found = check_bare(debs, context)
+        self.problems += found.problems
+        most = self.job.queue.max_changes
+        if len(found.changes) > most:
+            self.problems.append(
+                rules.TOO_MANY_CHANGES.problem(f"they are of {len(found.changes)} source versions, and {most} count")
+            )
+        others = sorted(self.sealed.keys() - {entry.name for entry in debs})
+        self.warnings += [
+            rules.UNLISTED_FILE.problem("it is no package, and no .changes lists it", file=n) for n in others
+        ]
+        return CheckReport(
+            summaries=found.summaries[:most],
+            changes=() if self.problems else found.changes,
+            problems=_bounded(self.problems),
+            warnings=_bounded(self.warnings),
+        )
+
+    def _refused_changes(self) -> bool:
+        return any(problem.file and problem.file.endswith(".changes") for problem in self.job.seal.problems)
+
     def _names(self) -> list[str]:
         """The .changes that are to be read."""
         names, most = _changes_names(self.job.seal), self.job.queue.max_changes
-        refused = any(problem.file and problem.file.endswith(".changes") for problem in self.job.seal.problems)
-        if not names and not refused and files.sealed_whole(self.job.seal.problems):
+        if not names and not self._refused_changes() and files.sealed_whole(self.job.seal.problems):
             self.problems.append(rules.NO_CHANGES.problem("there is no .changes in the upload"))
         if len(names) > most:
             self.problems.append(rules.TOO_MANY_CHANGES.problem(f"there are {len(names)}, and {most} are allowed"))
