@@ -326,6 +326,13 @@ BAD_CONTROL_ARCHIVE = _rule(
     "build again with dpkg-deb",
     "deb(5)",
 )
+BAD_CONTROL_FILE = _rule(
+    "bad-control-file",
+    "dpkg reads the control file: a newline at its end, names of two letters and more, yes or no in Essential and "
+    "Protected, same, foreign, allowed or no in Multi-Arch, no field of its status file.",
+    "correct debian/control and build again with dpkg-deb",
+    "dpkg's parser",
+)
 DEB_FILE_NAME = _rule(
     "deb-file-name",
     "A binary is named PACKAGE_VERSION_ARCHITECTURE.ENDING, without the epoch.",

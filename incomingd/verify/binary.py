@@ -11,7 +11,7 @@ from typing import IO
 
 from incomingd import rules
 from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
-from incomingd.verify import deb822, relations
+from incomingd.verify import control, deb822, relations
 from incomingd.verify.archives import ArchiveError, ArMember, CompressionError, ar_members, tar_stream
 from incomingd.verify.changes import VERSION
 from incomingd.verify.deb822 import Stanza
@@ -91,6 +91,8 @@ def _read(path: Path, name: str, now: datetime) -> tuple[Stanza | None, list[Pro
     if latest > (now + _AHEAD).timestamp():
         problems.append(rules.FUTURE_TIMESTAMP.problem(f"a file in it is dated {_date(latest)}", file=name))
     stanza, text_problems = deb822.parse(text, name)
+    if stanza is not None:
+        problems += [rules.BAD_CONTROL_FILE.problem(fault, file=name) for fault in control.faults(stanza, text)]
     return stanza, [*problems, *text_problems]
 
 
@@ -124,15 +126,15 @@ def _parts(path: Path, members: list[ArMember]) -> tuple[ArMember, ArMember]:
         raise ArchiveError("an ar member's name has a slash")
     if not names or names[0] != "debian-binary" or len(plain_members) != 3 or names[-1] != plain_members[-1].name:
         raise ArchiveError(f"its members are {plain(', '.join(names[:5]))}, not debian-binary, control.tar, data.tar")
-    first, control, data = plain_members
+    first, second, third = plain_members
     with path.open("rb") as file:
         file.seek(first.offset)
         version = file.read(min(first.size, 100))
     if not _FORMAT.fullmatch(version):
         raise ArchiveError(f"its format is {plain(version[:20])}, not 2.x")
-    if not _CONTROL.fullmatch(control.name) or not _DATA.fullmatch(data.name):
-        raise ArchiveError(f"its members are called {plain(control.name)} and {plain(data.name)}")
-    return control, data
+    if not _CONTROL.fullmatch(second.name) or not _DATA.fullmatch(third.name):
+        raise ArchiveError(f"its members are called {plain(second.name)} and {plain(third.name)}")
+    return second, third
 
 
 def _ending(member: ArMember) -> str:

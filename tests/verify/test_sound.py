@@ -105,6 +105,7 @@ SOUND: dict[str, dict[str, Any]] = {
         "tarballs": lambda f: f.update({ORIG: tar(("hello-1.0/a/b", "../c"), ("hello-1.0/c", b""))})
     },
     "a member that begins with _": {"parts": lambda members: [*members[:1], ("_gpgorigin", b"x"), *members[1:]]},
+    "Multi-Arch: same": {"control": every(put("Multi-Arch", "same"), put("Essential", "no"))},
     "a later minor format": {"parts": lambda members: [("debian-binary", b"2.1\nmore\n"), *members[1:]]},
     **{f"control.tar{end}": {"parts": packed(1, end, how)} for end, how in (
         ("", bytes), (".xz", lzma.compress), (".zst", zstandard.ZstdCompressor().compress),

@@ -1,0 +1,34 @@
+"""What dpkg refuses in a binary package's control file, beyond the strict pass over its text (lib/dpkg/parse.c).
+
+Such a package could be published, and nobody could install it.
+"""
+
+from collections.abc import Iterator
+
+from incomingd.model import plain
+from incomingd.verify.deb822 import Stanza
+
+#: Fields of dpkg's own status file.
+_STATUS_ONLY = ("Status", "Config-Version", "Triggers-Pending", "Triggers-Awaited", "Conffiles")
+_WORDS = {
+    "Essential": ("yes", "no"),
+    "Protected": ("yes", "no"),
+    "Multi-Arch": ("same", "foreign", "allowed", "no"),
+}
+
+
+def faults(stanza: Stanza, text: bytes) -> Iterator[str]:
+    """A sentence for each thing that dpkg does not read. ``text`` is what ``stanza`` was parsed from."""
+    if not text.endswith(b"\n"):
+        yield "the last line has no newline"
+    elif not stanza.fields[-1][1]:
+        yield f"the last field, {plain(stanza.fields[-1][0])}, is empty"
+    for name, _ in stanza.fields:
+        if len(name) == 1:
+            yield f"{plain(name)} is too short for the name of a field"
+    for name in _STATUS_ONLY:
+        if name in stanza:
+            yield f"{name} belongs into dpkg's status file only"
+    for name, words in _WORDS.items():
+        if name in stanza and stanza.get(name).lower() not in words:
+            yield f'{name} is "{plain(stanza.get(name))}", and it can be {", ".join(words)}'
