@@ -372,11 +372,20 @@ class Pipeline:
                 raise
             # Nothing was published; what was rejected before it came to that has ended all the same.
             ended = [one for one in self.uploads.many(u.id for u in batch) if one.stage is Stage.REJECTED]
+        except (Retry, Halt):
+            self._put_off(batch)
+            raise
         finally:
             self.board.doing("waiting for uploads")
         self._publish_backoff.forget(0)
         self.board.clear_degraded()
         self._ended(ended)
+
+    def _put_off(self, batch: list[Upload]) -> None:
+        """Tell those that wait on why they do; what was rejected before it came to that has ended all the same."""
+        now = self.uploads.many(upload.id for upload in batch)
+        self._tell(*(one for one in now if one.stage is not Stage.REJECTED))
+        self._ended(one for one in now if one.stage is Stage.REJECTED)
 
     def _ended(self, uploads: Iterable[Upload]) -> None:
         """Tell first; what an upload brought is cleared away after that, and by recovery where that fails."""
