@@ -13,6 +13,7 @@ Rules:
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,9 @@ from incomingd.publish.indexes import IndexWriter
 from incomingd.publish.release import release_text
 from incomingd.publish.sign import Signer
 
-#: How many folders of old generations are removed at a time, so that the next publish never waits long.
-_PRUNE_AT_ONCE = 5
+#: How many folders of old generations are removed at a time: the next publish waits no longer than for these.
+_PRUNE_AT_ONCE = 1
+_RELEASES = ("Release", "InRelease", "Release.gpg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +119,12 @@ class GenerationBuilder:
             blocks.append(changed)
         self._keep_by_hash(suite.name, folder, previous)
         at = max(now, previous.at) if previous else now
-        inrelease = self._release(suite, folder, files, at)
+        with ThreadPoolExecutor(1) as beside:  # one waits for the disk, the other for gpg's agent
+            syncing = beside.submit(_sync_inside, folder)
+            inrelease = self._release(suite, folder, files, at)
+        syncing.result()
         self._date(suite.name, folder, previous, at)
-        self._sync(folder, folders)
+        _sync_top(folder, folders)
         generation = Generation(
             suite=suite.name,
             number=number,
@@ -178,15 +183,8 @@ class GenerationBuilder:
         before = self._places.generation(suite, previous.number) / "InRelease" if previous else None
         if before is not None and before.exists():
             seconds = max(seconds, int(before.stat().st_mtime) + 1)
-        for name in ("Release", "InRelease", "Release.gpg"):
+        for name in _RELEASES:
             os.utime(folder / name, (seconds, seconds))
-
-    def _sync(self, folder: Path, above: Iterable[Path]) -> None:
-        """Files first, then the folders from the inside out, then those above that were made too."""
-        inside = sorted(folder.rglob("*"), key=lambda path: (path.is_dir(), -len(path.parts)))
-        # A link to an old file has nothing new to sync but its folder.
-        fresh = [p for p in inside if p.is_dir() or (p.stat().st_nlink <= 2 and "by-hash" not in p.parts)]
-        fsio.sync(dict.fromkeys([*fresh, folder, folder.parent, *above]))
 
     def sweep(self, suite: str, current: Generation | None) -> None:
         """Remove generations that were never committed."""
@@ -207,6 +205,21 @@ class GenerationBuilder:
     def _folders(self, suite: str) -> list[Path]:
         parent = self._places.generation(suite, 0).parent
         return [f for f in parent.iterdir() if f.name.isdecimal()] if parent.is_dir() else []
+
+
+def _sync_inside(folder: Path) -> None:
+    """The sections: files first, then the folders from the inside out."""
+    sections = [top for top in folder.iterdir() if top.is_dir()]
+    inside = [*sections, *(path for top in sections for path in top.rglob("*"))]
+    inside.sort(key=lambda path: (path.is_dir(), -len(path.parts)))
+    # A link to an old file has nothing new to sync but its folder.
+    fsio.sync([p for p in inside if p.is_dir() or (p.stat().st_nlink <= 2 and "by-hash" not in p.parts)])
+
+
+def _sync_top(folder: Path, above: Iterable[Path]) -> None:
+    """The Release and its signatures, then their folder, then those above that were made too."""
+    made = [path for path in above if folder not in path.parents]
+    fsio.sync(dict.fromkeys([*(folder / name for name in _RELEASES), folder, folder.parent, *made]))
 
 
 def by_hash(folder: Path, file: IndexFile) -> Path:

@@ -1,6 +1,6 @@
 """Publishes the run of checked uploads at the head of the queue: the one hand that changes the archive.
 
-The order of one publish, and what a power cut after each step leaves:
+The order of one publish, 2 and 3 side by side, and what a power cut after each step leaves:
 
 1. Decide each upload in sequence (:mod:`.decide`). *Nothing has happened.*
 2. Place the pool files (:mod:`.pool`). *Files that no index lists; start-up sweeps them.*
@@ -15,6 +15,7 @@ environment, :class:`~incomingd.errors.Halt` for the operator.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -71,6 +72,7 @@ class Publisher:
         self._signer = signer
         self._clock = clock
         self._visible = visible
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="pool")
         #: True where clients see all that the journal has as published: only then may anybody be told.
         self.switched = all(self._is_switched(suite.name) for suite in config.suites)
 
@@ -136,12 +138,12 @@ class Publisher:
             ]
         try:
             with _environment():
-                self._pool.place(
-                    (file, self._places.sealed(one.upload.id) / file.file.name)
-                    for one in accepted
-                    for file in one.decision.pool
-                )
-                built = self._build(accepted)
+                placing = self._beside.submit(self._place, accepted)
+                try:
+                    built = self._build(accepted)
+                finally:
+                    wait([placing])
+                placing.result()
         except (Retry, Halt) as failure:
             with self._journal.writing():
                 for one in accepted:
@@ -151,6 +153,13 @@ class Publisher:
             ended = self._commit(accepted, built)
             self._switch_all(built)
         return ended
+
+    def _place(self, accepted: Iterable[_Accepted]) -> None:
+        self._pool.place(
+            (file, self._places.sealed(one.upload.id) / file.file.name)
+            for one in accepted
+            for file in one.decision.pool
+        )
 
     def _build(self, accepted: list[_Accepted]) -> list[Built]:
         """A new generation of each suite that changes."""
