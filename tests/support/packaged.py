@@ -22,7 +22,10 @@ SIGNING = "/var/lib/incomingd/gnupg/signing"
 #: Any account of this machine that uploads: it has no name, and is in the group of the uploaders.
 UPLOADER = "12345"
 _BIN = Path(sys.prefix) / "bin"
+#: Tests start and kill it more often than an operator would, and do not wait for it.
 _DROP_IN = """\
+[Unit]
+StartLimitIntervalSec=0
 [Service]
 ExecStart=
 ExecStart={bin}/incomingd --config {config}

@@ -40,6 +40,7 @@ def service(systemd: PrivateSystemd, builds: Builder) -> Iterator[Packaged]:
     """Installed, and not started."""
     packaged = Packaged(systemd, builds.keys.public(builds.key))
     yield packaged
+    print(packaged.show("ActiveState"), packaged.show("Result"), packaged.show("StatusText"), packaged.log(), sep="\n")
     systemd.run("systemctl", "stop", UNIT, check=False)
     systemd.run("systemctl", "reset-failed", UNIT, check=False)
     systemd.run("journalctl", "--rotate", "--vacuum-size=1", check=False)
