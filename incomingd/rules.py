@@ -256,6 +256,11 @@ _section("Distribution and rights")
 UNKNOWN_DISTRIBUTION = _rule(
     "unknown-distribution", "Each word of Distribution maps to a suite.", "correct the changelog's distribution"
 )
+SUITE_NOT_HERE = _rule(
+    "suite-not-here",
+    "A queue takes uploads for its own suites only.",
+    "send it to the incoming directory for that suite",
+)
 UNKNOWN_COMPONENT = _rule(
     "unknown-component", "The suite has the component.", "correct Section, or have the operator add the component"
 )

@@ -97,6 +97,8 @@ class QueueConfig:
     max_upload: int = _setting(size, 4 << 30)
     max_files: int = _setting(count(), 2000)
     max_changes: int = _setting(count(), 50)
+    stray_after: float = _setting(duration, 604800.0)  # 0: never
+    suites: tuple[str, ...] = _setting(list_of(text), ())  # none: every suite
     allow_bare_debs: bool = _setting(flag, False)
     default_suite: str = _setting(text, "")
     watch: str = _setting(one_of("inotify", "pyinotify", "polling"), "inotify")

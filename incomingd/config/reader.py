@@ -189,15 +189,20 @@ class _Reader:
                 )
             codenames.setdefault(suite.codename, suite.name)
         for queue in config.queues:
-            self.bare_debs(queue, names)
+            self.queue_suites(queue, names)
         if not self.errors:  # else a path may be missing, and the folders not those that were meant
             self.separate_folders(config)
 
-    def bare_debs(self, queue: QueueConfig, suites: Collection[str]) -> None:
-        """Packages without a .changes: nothing signs them, and nothing but the queue says where they go."""
+    def queue_suites(self, queue: QueueConfig, suites: Collection[str]) -> None:
+        """What a queue says of suites, and of packages that have nothing else to say where they go."""
         where, known = f"incoming.{queue.name}", ", ".join(sorted(suites))
+        for name in queue.suites:
+            if name not in suites:
+                self.fault(where, "suites", f'has "{plain(name)}"; each must be a suite: {known}')
         if queue.default_suite and queue.default_suite not in suites:
             self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}"; must be a suite: {known}')
+        elif queue.default_suite and queue.suites and queue.default_suite not in queue.suites:
+            self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}", which is none of its suites')
         if not queue.allow_bare_debs:
             return
         if not queue.default_suite:

@@ -173,11 +173,20 @@ class Door:
             self._take(ready[:_AT_ONCE], waiting, moment)
         self._tell(waiting, now)
         self._oddities.note_strays(found, waiting.values(), now, self.queue)
+        self._remove_strays(fd, moment)
         faults += self._oddities.sentences(self.queue, waiting.values(), now)
         self.settling = any(one.settling for one in waiting.values())
         if len(new) > _AT_ONCE or len(ready) > _AT_ONCE:
             return now
         return min((one.due for one in waiting.values()), default=float("inf"))
+
+    def _remove_strays(self, fd: int, moment: Moment) -> None:
+        for name in self._oddities.overdue(fd, moment, self.queue):
+            log.warning("%s: removed from %s, where it belonged to no upload", plain(name), self.queue.path)
+            try:
+                os.unlink(name, dir_fd=fd)
+            except OSError as error:
+                log.warning("%s: cannot be removed: %s", plain(name), error.strerror)
 
     def _check_area(self, identity: tuple[int, int], now: float) -> None:
         if identity != self._identity or (self._area_fault and now >= self._probe_at):

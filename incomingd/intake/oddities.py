@@ -1,9 +1,11 @@
 """What in an incoming directory needs an operator's eye: arrivals that no event announced, files of no upload, and
-uploads that cannot be taken. Told in health; nothing is removed here."""
+uploads that cannot be taken. Told in health; what nobody came for is named, to be removed, after ``stray_after``."""
 
+import os
 from collections.abc import Iterable
 
 from incomingd.config import QueueConfig
+from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Survey
 from incomingd.intake.waiting import Waiting
 from incomingd.model import plain
@@ -15,6 +17,8 @@ _TOLD_FOR = 600.0
 #: Files of no upload are told of after ``abandon_after``, and no sooner than this, in seconds: dput sends its
 #: .changes last.
 _STRAY_AFTER = 60.0
+#: Strays are looked at for removal this often, in seconds.
+_CLEAN_EVERY = 60.0
 #: Names that one sentence shows, and names that are followed.
 _SHOWN, _MOST = 5, 10_000
 
@@ -28,6 +32,7 @@ class Oddities:
         self._missed_at = float("-inf")
         self._strays: dict[str, float] = {}
         self._patience = _STRAY_AFTER
+        self._clean_at = float("-inf")
 
     def note_arrivals(self, new: set[str], heard: set[str], now: float, *, announced: bool) -> None:
         """Compare what the scan met with what the watch announced; not where the watch is new, or there is none."""
@@ -46,6 +51,18 @@ class Oddities:
         strays = found.others - {name for one in waiting for name in one.members or ()}
         self._strays = {name: self._strays.get(name, now) for name in sorted(strays)[:_MOST]}
         self._patience = max(queue.abandon_after, _STRAY_AFTER)
+        if queue.stray_after:
+            self._patience = min(self._patience, queue.stray_after / 2)
+
+    def overdue(self, fd: int, moment: Moment, queue: QueueConfig) -> list[str]:
+        """Strays of the incoming directory ``fd`` that have not changed for ``stray_after``: by the file system's
+        time, which outlasts a restart, and by our own for a while, which no jump of the clock can move."""
+        now = moment.monotonic
+        if not queue.stray_after or not moment.steady or now < self._clean_at:
+            return []
+        self._clean_at = now + min(_CLEAN_EVERY, queue.stray_after)
+        followed = [name for name, since in self._strays.items() if now - since >= min(_CLEAN_EVERY, queue.stray_after)]
+        return [name for name in followed if moment.wall - _changed_at(fd, name, moment.wall) >= queue.stray_after]
 
     def sentences(self, queue: QueueConfig, waiting: Iterable[Waiting], now: float) -> list[str]:
         """Every fault, one sentence each."""
@@ -56,7 +73,11 @@ class Oddities:
         strays = [plain(name) for name, since in self._strays.items() if now - since >= self._patience]
         if strays:
             found.append(
-                _several(strays, "files", f"in {queue.path} belong to no upload (remove them, or send their .changes)")
+                _several(
+                    strays,
+                    "files",
+                    f"in {queue.path} belong to no upload (remove them, or send their .changes{_removed(queue)})",
+                )
             )
         if now - self._missed_at < _TOLD_FOR:
             found.append(
@@ -64,6 +85,17 @@ class Oddities:
                 'raise the sysctl fs.inotify.max_queued_events, or on a network file system set watch = "polling"'
             )
         return found
+
+
+def _removed(queue: QueueConfig) -> str:
+    return f"; unchanged for {queue.stray_after:.0f} s they are removed" if queue.stray_after else ""
+
+
+def _changed_at(fd: int, name: str, now: float) -> float:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_ctime
+    except OSError:  # gone meanwhile
+        return now
 
 
 def _several(items: list[str], noun: str, what: str, separator: str = ", ") -> str:

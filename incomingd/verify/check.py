@@ -240,6 +240,7 @@ class _OneChanges:
         self.checks = policy.strictest(self.suites, self.job.config.checks)
         self._wrong(*problems)
         self._wrong(*policy.rights(changes, self.suites, signed, self.job.config.uploaders, self.name))
+        self._wrong(*policy.elsewhere(self.suites, self.job.queue, self.name))
         self._wrong(*policy.places(changes, self.suites))
         size = self.upload.sealed[self.name].size
         if size > self.checks.max_text_file:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from incomingd import rules
-from incomingd.config import ChecksConfig, Config, SuiteConfig, UploaderRule
+from incomingd.config import ChecksConfig, Config, QueueConfig, SuiteConfig, UploaderRule
 from incomingd.model import Problem, plain
 from incomingd.verify import files
 from incomingd.verify.changes import Changes
@@ -27,6 +27,14 @@ def suites(changes: Changes, config: Config, file: str) -> tuple[tuple[SuiteConf
             rules.UNKNOWN_DISTRIBUTION.problem(f'Distribution has "{plain(word)}", and known are {known}', file=file)
         )
     return tuple(found.values()), problems
+
+
+def elsewhere(into: Iterable[SuiteConfig], queue: QueueConfig, file: str) -> Iterator[Problem]:
+    """Suites that this queue does not take uploads for."""
+    for suite in into:
+        if queue.suites and suite.name not in queue.suites:
+            found = f"it is for {suite.name}, and [incoming.{queue.name}] takes uploads for {', '.join(queue.suites)}"
+            yield rules.SUITE_NOT_HERE.problem(found, file=file)
 
 
 def strictest(into: Sequence[SuiteConfig], default: ChecksConfig) -> ChecksConfig:
