@@ -114,6 +114,8 @@ class Reporter:
         except Retry as failure:
             self._fail(failure)
         else:
+            if self._failed:
+                self._board.clear_degraded()
             self._failed = False
 
     def _draw_noted(self) -> bool:

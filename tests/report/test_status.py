@@ -187,6 +187,7 @@ def test_one_file_that_cannot_be_written_holds_up_no_other_and_comes_later(desk:
     (desk.status / "job-1.json").rmdir()
     desk.reporter.report()
     assert desk.file("job-1")["stage"] == "receiving"
+    assert desk.board.trouble is None
 
 
 def test_a_reader_never_sees_a_part_of_a_file(desk: Desk) -> None:
