@@ -299,6 +299,11 @@ row("a file that no .changes lists", "unlisted-file", warning=True, sent=gain("n
 # -- distribution and rights ------------------------------------------------------------------------------------------
 
 row("an unknown distribution", "unknown-distribution", changes=put("Distribution", "UNRELEASED"))
+row(
+    "a suite of another queue",
+    "suite-not-here",
+    settings={"incoming.default.suites": ["testing"], "suites.testing.components": ["main"]},
+)
 row("one of two is unknown", "unknown-distribution", changes=put("Distribution", "stable sid"))
 row("a component that is not there", "unknown-component", section="non-free/devel")
 row("an architecture that is not there", "unknown-architecture", architecture="riscv64")
