@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,20 @@ def test_transactions_nest_and_the_outermost_commits(journal: Journal, tmp_path:
     with other.reading() as outside:
         assert outside.execute("SELECT count(*) FROM pool_intents").fetchone()[0] == 1
     other.close()
+
+
+def test_another_thread_sees_a_transaction_when_it_is_over(journal: Journal) -> None:
+    def count() -> int:
+        with journal.reading() as db:
+            return int(db.execute("SELECT count(*) FROM pool_intents").fetchone()[0])
+
+    with ThreadPoolExecutor(1) as other:
+        with journal.writing() as db:
+            db.execute("INSERT INTO pool_intents VALUES ('x')")
+            assert count() == 1
+            assert other.submit(count).result() == 0
+        assert other.submit(count).result() == 1
+    assert count() == 1
 
 
 def test_a_full_disk_is_the_environments_failure(journal: Journal) -> None:
