@@ -28,8 +28,8 @@ def parts_of_one(tool: Incomingd, timed: Sequence[Path], traced: Sequence[Path])
         for part, what in (
             ("noticed", "from the rename into incoming to the claim"),
             ("checked", "copied, hashed, read by gpgv and the checks"),
-            ("published", "pool, indexes, two signatures, commit and switch"),
-            ("told", "from the commit to a script that polls the status file"),
+            ("published", "pool, indexes, two signatures"),
+            ("told", "commit, switch, status file, and a script that polls it"),
         )
     ]
     rows.append({"part": "written", "value": f"{written:.0f} kB", "what": "by the daemon and its workers, all files"})
