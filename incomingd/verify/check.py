@@ -241,7 +241,6 @@ class _OneChanges:
         self._wrong(*problems)
         self._wrong(*policy.rights(changes, self.suites, signed, self.job.config.uploaders, self.name))
         self._wrong(*policy.elsewhere(self.suites, self.job.queue, self.name))
-        self._wrong(*policy.places(changes, self.suites))
         size = self.upload.sealed[self.name].size
         if size > self.checks.max_text_file:
             found = f"it has {size} bytes, and {self.checks.max_text_file} are allowed"
@@ -253,6 +252,7 @@ class _OneChanges:
     # -- its files ----------------------------------------------------------------------------------------------------
 
     def _files(self, changes: Changes, signed: Signed) -> None:
+        self._wrong(*policy.places(changes, self.suites))
         self._wrong(*files.kinds(changes, self.checks.extra_sections))
         self._wrong(*files.architectures(changes, self.name))
         binaries: list[BinaryPackage] = []

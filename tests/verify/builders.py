@@ -118,11 +118,11 @@ def tar(
 
 def ar(members: Iterable[tuple[str, bytes]], *, mtime: int = 10**9) -> bytes:
     """An ar archive as dpkg-deb writes it."""
-    data = b"!<arch>\n"
+    pieces = [b"!<arch>\n"]
     for name, content in members:
-        data += f"{name:<16}{mtime:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content
-        data += b"\n" * (len(content) % 2)
-    return data
+        pieces.append(f"{name:<16}{mtime:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode())
+        pieces += [content, b"\n" * (len(content) % 2)]
+    return b"".join(pieces)
 
 
 def ar_parts(deb: bytes) -> Members:
