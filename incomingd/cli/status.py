@@ -47,10 +47,9 @@ def print_upload(upload: dict[str, Any]) -> None:
     click.echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}")
     for changes in upload["changes"]:
         signed = changes["signed_by"] or "nobody that is trusted"
-        click.echo(
-            f"  {changes['file']}: {changes['source']} {changes['version']} for {changes['distribution']}, "
-            f"signed by {signed}"
-        )
+        # A text that nobody vouches for was not read.
+        what = f"{changes['source']} {changes['version']} for {changes['distribution']}, " if changes["source"] else ""
+        click.echo(f"  {changes['file']}: {what}signed by {signed}")
     published = upload["published"]
     if published:
         for suite, result in published["suites"].items():
