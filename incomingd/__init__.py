@@ -6,8 +6,10 @@ Read it in the order in which an upload flows:
 2. the ground: :mod:`~incomingd.fsio` (every rename and sync), :mod:`~incomingd.journal` (every SQL statement)
 3. the rooms, which know nothing of each other: :mod:`~incomingd.intake`, :mod:`~incomingd.verify`,
    :mod:`~incomingd.publish`, :mod:`~incomingd.report`
-4. the way through them: :mod:`~incomingd.pipeline` and, at start-up, :mod:`~incomingd.recovery`
-5. the edges: :mod:`~incomingd.daemon` and :mod:`~incomingd.cli`
+4. what reads existing packages for a bulk load, with the eyes of verify and the words of publish:
+   :mod:`~incomingd.importing`
+5. the way through them: :mod:`~incomingd.pipeline` and, at start-up, :mod:`~incomingd.recovery`
+6. the edges: :mod:`~incomingd.daemon` and :mod:`~incomingd.cli`
 
 Imports go up this list only.
 """

@@ -157,6 +157,7 @@ class OperationKind(StrEnum):
     COPY = "copy"
     REMOVE = "remove"
     ROLLBACK = "rollback"
+    IMPORT = "import"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,8 @@ class Operation:
     """A publish of its own, asked for by an operator. ``suite`` is the one that changes.
 
     ``copy`` and ``remove`` name a source package, in one version or in any; ``copy`` takes it from ``from_suite``;
-    ``rollback`` names the generation whose content the suite is to have again.
+    ``rollback`` names the generation whose content the suite is to have again; ``import`` what was read, a folder's
+    name in ``state/imports``, and with ``newest`` whatever is older than another version is left out.
     """
 
     kind: OperationKind
@@ -173,6 +175,8 @@ class Operation:
     version: str | None = None
     from_suite: str | None = None
     generation: int | None = None
+    staged: str | None = None
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@
     state/claims/QUEUE/ID/  an upload as it was claimed, kept until it ended (or below the queue's own ``claims``)
     state/sealed/ID/        the daemon's own copy: what is checked and published
     state/rejected/ID/      what a failed upload brought
+    state/imports/NAME/     what an import has read so far, until it is published
     state/gnupg/            signing/, the archive's home; uploaders/ and uploaders.gpg, the keyring of those trusted
     archive/dists/.generations/SUITE/N/   whole generations; dists/SUITE is a link to one
     status/NAME.json, by-id/ID.json, index.json
@@ -69,6 +70,11 @@ class Places:
     def sealed(self, upload_id: int) -> Path:
         """The daemon's own copy of one upload."""
         return self.state / "sealed" / str(upload_id)
+
+    @property
+    def imports(self) -> Path:
+        """What imports have read, a folder each; one that begins with ``done-`` is to be removed."""
+        return self.state / "imports"
 
     def rejected(self, upload_id: int) -> Path:
         """What is kept of a failed upload."""

@@ -389,6 +389,10 @@ NOT_IN_SUITE = _rule("not-in-suite", "What is to be copied or removed is there."
 UNKNOWN_GENERATION = _rule("unknown-generation", "A rollback names an earlier generation.", "see: incomingctl history")
 POOL_FILE_GONE = _rule("pool-file-gone", "A rollback finds its pool files.", "raise [publish] grace for the future")
 
+IMPORT_GONE = _rule(
+    "import-gone", "What an import has read is there until it is published.", "run the same import again"
+)
+
 _section("Checks that end")
 CHECK_CRASHED = _rule(
     "check-crashed",

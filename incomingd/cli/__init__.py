@@ -17,6 +17,7 @@ from incomingd import __version__
 from incomingd.cli.control import cancel, hold, queue, release, retry
 from incomingd.cli.edge import FAILED, HALTED, USAGE, Instance
 from incomingd.cli.fsck import fsck
+from incomingd.cli.import_ import import_
 from incomingd.cli.init import init
 from incomingd.cli.operations import copy, remove, rollback
 from incomingd.cli.packages import history, list_, show
@@ -75,7 +76,7 @@ def main(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = Instance(file)
 
 
-for _verb in (init, submit, wait, status, list_, show, history, copy, remove, rollback):
+for _verb in (init, submit, wait, status, list_, show, history, import_, copy, remove, rollback):
     main.add_command(_verb)
 for _verb in (queue, cancel, retry, hold, release, trust, untrust, fsck):
     main.add_command(_verb)

@@ -21,7 +21,7 @@ from incomingd.errors import Halt, Retry
 from incomingd.journal.schema import APPLICATION_ID, MIGRATIONS
 
 #: The SQLite results that are the environment's doing; every other DatabaseError means a damaged file.
-_ENVIRONMENT = (
+ENVIRONMENT = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -45,7 +45,7 @@ class Journal:
         self._writes: sqlite3.Connection | None = None
         self._in_transaction = False
         self._open: list[sqlite3.Connection] = []
-        with _translated(path):
+        with translated(path):
             self._prepare()
 
     def _connection(self) -> sqlite3.Connection:
@@ -99,7 +99,7 @@ class Journal:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction; on the way out it is committed and on the disk, or, after an exception, undone."""
-        with self._writer, _translated(self.path):
+        with self._writer, translated(self.path):
             if self._in_transaction:
                 yield self._connection()
                 return
@@ -125,8 +125,22 @@ class Journal:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for queries; inside :meth:`writing` it sees what is not committed yet."""
-        with _translated(self.path):
+        with translated(self.path):
             yield self._connection()
+
+    @contextlib.contextmanager
+    def beside(self, path: Path, name: str) -> Iterator[None]:
+        """While this lasts, :meth:`writing` can read the database ``path`` as ``name``, and no other thread can write.
+
+        Not to be called inside :meth:`writing`, since sqlite cannot let go of a database in a transaction.
+        """
+        with self._writer, translated(path):
+            connection = self._writing_connection()
+            connection.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro",))
+            try:
+                yield
+            finally:
+                connection.execute(f"DETACH {name}")
 
     def close(self) -> None:
         """Close every connection. No thread may use the journal any more."""
@@ -136,7 +150,8 @@ class Journal:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
+    """Turn sqlite's errors with the database ``path`` into ``Retry`` and ``Halt``; bugs come out as they are."""
     try:
         yield
     except sqlite3.IntegrityError:
@@ -145,6 +160,6 @@ def _translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None or code & 0xFF == sqlite3.SQLITE_ERROR:
             raise  # wrong SQL or misuse: a bug
-        if code & 0xFF in _ENVIRONMENT:
+        if code & 0xFF in ENVIRONMENT:
             raise Retry(f"{path}: the journal cannot be used now: {error}") from error
         raise Halt(f"{path}: the journal is damaged: {error}; restore it, or see docs/operators.md") from error

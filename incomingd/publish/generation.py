@@ -12,7 +12,7 @@ Rules:
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,7 +87,7 @@ class GenerationBuilder:
     def build(
         self,
         suite: SuiteConfig,
-        changes: Collection[Change],
+        changes: Iterable[Change],
         stanzas: Mapping[PackageKey, bytes],
         reason: str,
         now: datetime,
@@ -98,6 +98,21 @@ class GenerationBuilder:
 
         ``anew`` makes every index anew, whatever the blocks say. Raises ``OSError``, ``Retry`` and ``Halt``.
         """
+        by_section: dict[str, dict[str, bytes | None]] = {}
+        for change in changes:
+            by_section.setdefault(change.section, {})[change.name] = _stanza(self._catalogue, change, stanzas)
+        return self.build_sections(suite, by_section, reason, now, anew=anew)
+
+    def build_sections(
+        self,
+        suite: SuiteConfig,
+        changes: Mapping[str, Mapping[str, bytes | None]],
+        reason: str,
+        now: datetime,
+        *,
+        anew: bool = False,
+    ) -> Built:
+        """As :meth:`build`; ``changes`` are by section the names with their new stanzas, None for one that leaves."""
         previous = self._generations.current(suite.name)
         number = previous.number + 1 if previous else 1
         folder = self._places.generation(suite.name, number)
@@ -109,7 +124,7 @@ class GenerationBuilder:
         for section in self._sections(suite, changes):
             self._progress()
             folders += fsio.make_directories(folder / section / "by-hash" / "SHA256")
-            own = {c.name: _stanza(self._catalogue, c, stanzas) for c in changes if c.section == section}
+            own = changes.get(section, {})
             old = [f for f in kept.values() if f.path.rpartition("/")[0] == section]
             if previous and old and not own:
                 files += self._link(self._places.generation(suite.name, previous.number), folder, old)
@@ -136,7 +151,7 @@ class GenerationBuilder:
         )
         return Built(generation=generation, blocks=tuple(blocks))
 
-    def _sections(self, suite: SuiteConfig, changes: Iterable[Change]) -> list[str]:
+    def _sections(self, suite: SuiteConfig, changed: Iterable[str]) -> list[str]:
         """Every section of the suite; those of the installer only where there is something to list."""
         sections = [
             f"{component}/{index}"
@@ -148,7 +163,7 @@ class GenerationBuilder:
             for component in suite.components
             for arch in suite.binary_architectures
         ]
-        in_use = {c.section for c in changes} | self._catalogue.sections(suite.name)
+        in_use = set(changed) | self._catalogue.sections(suite.name)
         return sections + [section for section in installer if section in in_use]
 
     def _link(self, source: Path, target: Path, files: Iterable[IndexFile]) -> list[IndexFile]:

@@ -10,10 +10,25 @@ from datetime import datetime
 from pathlib import Path
 
 from incomingd import fsio
+from incomingd.errors import Retry
 from incomingd.journal.catalogue import Catalogue, PoolFile
 
+#: So many files are placed between two signs of life.
+_PROGRESS_EVERY = 500
 #: How many unused files are removed at a time, so that the next publish never waits long.
 _CLEAN_AT_ONCE = 200
+
+
+class environment:  # noqa: N801  # reads as what it is in a with statement
+    """Turns an ``OSError`` of the archive's disk into a :class:`Retry`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise Retry(f"the archive cannot be written now: {what}") from error
 
 
 class Pool:
@@ -40,6 +55,19 @@ class Pool:
             self._progress()
         # The files before the directories that name them.
         fsio.sync(sorted(to_sync, key=lambda path: len(path.parts), reverse=True))
+
+    def place_many(self, files: Iterable[tuple[str, Path]]) -> None:
+        """As :meth:`place`, for very many, sorted by path, whose names are noted already."""
+        parents = {self._root}
+        for count, (path, staged) in enumerate(files):
+            target = self._root / path
+            if target.parent not in parents:
+                fsio.make_directories(target.parent)
+                parents.add(target.parent)
+            fsio.place(staged, target)
+            if count % _PROGRESS_EVERY == 0:
+                self._progress()
+        fsio.sync_file_systems(parents)
 
     def sweep(self) -> list[str]:
         """Remove what an interrupted publish placed and never committed; return the names."""

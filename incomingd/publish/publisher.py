@@ -29,10 +29,11 @@ from incomingd.journal.generations import Generation, Generations
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Published, SuiteResult, Upload, UploadKind
 from incomingd.places import Places
+from incomingd.publish.bulk import Importer
 from incomingd.publish.decide import Decision, Overlay, decide
 from incomingd.publish.generation import Built, GenerationBuilder
 from incomingd.publish.operations import decide_operation
-from incomingd.publish.pool import Pool
+from incomingd.publish.pool import Pool, environment
 from incomingd.publish.sign import Signer
 from incomingd.states import Stage
 
@@ -73,6 +74,7 @@ class Publisher:
         self._clock = clock
         self._visible = visible
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="pool")
+        self._importer = Importer(config, journal, self._builder, self._pool, clock, progress)
         #: True where clients see all that the journal has as published: only then may anybody be told.
         self.switched = all(self._is_switched(suite.name) for suite in config.suites)
 
@@ -82,7 +84,7 @@ class Publisher:
         Raises :class:`Halt` where nothing can be published, and :class:`Retry`.
         """
         self._signer.usable()
-        with _environment():
+        with environment():
             for folder in ("dists", "pool"):
                 fsio.make_directories(self._places.archive / folder)
             self._blocks.sweep()
@@ -109,6 +111,8 @@ class Publisher:
 
     def publish(self, batch: Sequence[Upload]) -> list[Upload]:
         """Publish uploads that are ``queued``, in the given order; return them as they ended."""
+        if batch and self._importer.is_import(batch[0]):
+            return [self._importer.publish(batch[0], self._commit_import)]
         ended: list[Upload] = []
         accepted: list[_Accepted] = []
         archive = Overlay(self._catalogue)
@@ -137,7 +141,7 @@ class Publisher:
                 for one in accepted
             ]
         try:
-            with _environment():
+            with environment():
                 placing = self._beside.submit(self._place, accepted)
                 try:
                     built = self._build(accepted)
@@ -160,6 +164,12 @@ class Publisher:
             for one in accepted
             for file in one.decision.pool
         )
+
+    def _commit_import(self, commit: Callable[[], Upload], built: list[Built]) -> Upload:
+        with self._visible:
+            ended = commit()
+            self._switch_all(built)
+        return ended
 
     def _build(self, accepted: list[_Accepted]) -> list[Built]:
         """A new generation of each suite that changes."""
@@ -280,24 +290,12 @@ class Publisher:
 
     def tidy(self) -> bool:
         """One small piece of housekeeping; True where there may be more. Called when no upload waits."""
-        with _environment():
+        with environment():
             now = self._clock()
             grace = timedelta(seconds=self._config.publish.grace)
-            if self._pool.clean(now - grace, now):
+            if self._pool.clean(now - grace, now) or self._importer.tidy():
                 return True
             return any(self._builder.prune(suite.name) for suite in self._config.suites)
-
-
-class _environment:  # noqa: N801  # reads as what it is in a with statement
-    """Turns an ``OSError`` of the archive's disk into a :class:`Retry`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise Retry(f"the archive cannot be written now: {what}") from error
 
 
 def _link_text(suite_name: str, number: int) -> str:

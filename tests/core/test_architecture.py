@@ -18,11 +18,24 @@ MAY_IMPORT = {
     "verify": {"fsio", "journal"},
     "publish": {"fsio", "journal"},
     "report": {"fsio", "journal"},
+    "importing": {"fsio", "journal", "verify", "publish"},
     "fsck": {"fsio", "journal"},
     "recovery": {"fsio", "journal", "intake", "verify", "publish", "report"},
     "pipeline": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery"},
     "daemon": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery", "pipeline"},
-    "cli": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery", "pipeline", "fsck", "daemon"},
+    "cli": {
+        "fsio",
+        "journal",
+        "intake",
+        "verify",
+        "publish",
+        "report",
+        "recovery",
+        "pipeline",
+        "fsck",
+        "daemon",
+        "importing",
+    },
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -1,0 +1,194 @@
+"""What an import has read so far: a small database of its own, beside the files, until the publisher takes it over.
+
+It is not part of the journal, so that reading 50,000 packages holds up nobody's uploads, and so that dropping it costs
+nothing. One process fills it; the publisher reads it while that one waits, and notes there what it means to do
+(:mod:`.bulk`). What it says of a file counts for as long as the original has the same size and date.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from incomingd import codec
+from incomingd.journal import translated
+from incomingd.model import FileEntry, Problem
+
+#: The file's name inside the import's folder.
+NAME = "staged.db"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    id             INTEGER PRIMARY KEY,
+    origin         TEXT NOT NULL UNIQUE, -- where it was read from
+    size           INTEGER NOT NULL,
+    mtime_ns       INTEGER NOT NULL,
+    problems       TEXT NOT NULL,        -- JSON; where there are any, the rest says nothing
+    kind           TEXT NOT NULL DEFAULT '',
+    name           TEXT NOT NULL DEFAULT '',
+    version        TEXT NOT NULL DEFAULT '',
+    architecture   TEXT NOT NULL DEFAULT '',
+    source         TEXT NOT NULL DEFAULT '',
+    source_version TEXT NOT NULL DEFAULT '',
+    component      TEXT NOT NULL DEFAULT '',
+    sha256         TEXT NOT NULL DEFAULT '', -- of the .deb or .dsc itself
+    stanza         BLOB NOT NULL DEFAULT x''
+) STRICT;
+CREATE INDEX IF NOT EXISTS items_by_key ON items (kind, name, version, architecture);
+CREATE TABLE IF NOT EXISTS files (
+    item   INTEGER NOT NULL REFERENCES items ON DELETE CASCADE,
+    path   TEXT NOT NULL,                -- in the pool
+    size   INTEGER NOT NULL,
+    md5    TEXT NOT NULL,
+    sha1   TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    staged TEXT,                         -- below the import's folder; NULL: the archive has it already, or must
+    PRIMARY KEY (path, item)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_item ON files (item);
+-- One row for each index that is to list an item. "family" is the section without its component.
+CREATE TABLE IF NOT EXISTS listings (
+    family  TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    item    INTEGER NOT NULL REFERENCES items ON DELETE CASCADE,
+    section TEXT NOT NULL,
+    PRIMARY KEY (family, name, item)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS listings_by_item ON listings (item);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedFile:
+    """One file that a package needs in the pool at ``path``, and where its bytes are staged."""
+
+    path: str
+    file: FileEntry
+    staged: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One .deb or .dsc where it was found."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedPackage:
+    """What the catalogue will say of a package that was read."""
+
+    kind: str
+    name: str
+    version: str
+    architecture: str
+    source: str
+    source_version: str
+    component: str
+    sha256: str
+    stanza: bytes
+    sections: tuple[str, ...]
+    files: tuple[StagedFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What reading one origin came to: a package, or problems. ``id`` is the import's own number for it."""
+
+    id: int
+    origin: Origin
+    problems: tuple[Problem, ...]
+    package: StagedPackage | None
+
+
+class Staging:
+    """The staging database of one import, open for the process that fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        with translated(self._path):
+            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close it; nothing is left beside the one file."""
+        self._db.close()
+
+    def keep(self, origins: Iterable[Origin]) -> list[Origin]:
+        """Drop what is not among ``origins`` as it is now, or was not read well; return those to be read."""
+        with translated(self._path), self._transaction():
+            self._db.execute("CREATE TEMP TABLE now (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER)")
+            self._db.executemany(
+                "INSERT OR IGNORE INTO now VALUES (?, ?, ?)", ((o.path, o.size, o.mtime_ns) for o in origins)
+            )
+            self._db.execute(
+                "DELETE FROM items WHERE problems <> '[]' OR NOT EXISTS (SELECT 1 FROM now n WHERE n.path = origin"
+                " AND n.size = items.size AND n.mtime_ns = items.mtime_ns)"
+            )
+            rows = self._db.execute(
+                "SELECT path, size, mtime_ns FROM now WHERE path NOT IN (SELECT origin FROM items) ORDER BY path"
+            ).fetchall()
+            self._db.execute("DROP TABLE now")
+        return [Origin(path=path, size=size, mtime_ns=mtime_ns) for path, size, mtime_ns in rows]
+
+    def next_id(self) -> int:
+        """A number that no item has."""
+        with translated(self._path):
+            return int(self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM items").fetchone()[0])
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Keep some more; their files are on the disk."""
+        with translated(self._path), self._transaction():
+            for item in items:
+                self._add(item)
+
+    def _add(self, item: Item) -> None:
+        origin, package = item.origin, item.package
+        head = (item.id, origin.path, origin.size, origin.mtime_ns, codec.dumps(item.problems))
+        if item.problems or package is None:
+            self._db.execute("INSERT INTO items (id, origin, size, mtime_ns, problems) VALUES (?, ?, ?, ?, ?)", head)
+            return
+        key = (package.kind, package.name, package.version, package.architecture)
+        rest = (package.source, package.source_version, package.component, package.sha256, package.stanza)
+        self._db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, *key, *rest))
+        self._db.executemany(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((item.id, f.path, f.file.size, *_digests(f.file), f.staged) for f in package.files),
+        )
+        self._db.executemany(
+            "INSERT INTO listings VALUES (?, ?, ?, ?)",
+            ((section.partition("/")[2], package.name, item.id, section) for section in package.sections),
+        )
+
+    def problems(self, limit: int) -> tuple[int, list[tuple[str, Problem]]]:
+        """How many items have problems, and the first problems, each with its origin."""
+        with translated(self._path):
+            count = int(self._db.execute("SELECT count(*) FROM items WHERE problems <> '[]'").fetchone()[0])
+            rows = self._db.execute(
+                "SELECT origin, problems FROM items WHERE problems <> '[]' ORDER BY origin LIMIT ?", (limit,)
+            ).fetchall()
+        found = ((origin, problem) for origin, text in rows for problem in codec.loads(text, tuple[Problem, ...]))
+        return count, list(found)
+
+    def count(self) -> int:
+        """How many packages were read well."""
+        with translated(self._path):
+            return int(self._db.execute("SELECT count(*) FROM items WHERE problems = '[]'").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+
+def _digests(file: FileEntry) -> tuple[str, str, str]:
+    return file.digests.md5, file.digests.sha1, file.digests.sha256

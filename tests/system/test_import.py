@@ -1,0 +1,194 @@
+"""Bulk imports, as operators run them, with the real apt as the witness."""
+
+import gzip
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bench.make import make_tree
+from tests.support import packages
+from tests.support.apt import Apt
+from tests.support.instance import BIN, Instance, until
+from tests.support.keys import Keys
+from tests.support.uploads import Builder
+
+
+@pytest.fixture
+def idle(tmp_path: Path, keys: Keys, builder_key: str) -> Iterator[Instance]:
+    """An instance of several components."""
+    options = [word for name in ("main", "contrib", "non-free") for word in ("--component", name)]
+    made = Instance(tmp_path / "instance", trust=[keys.public(builder_key)], options=options)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Somebody's folder of packages."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    return folder
+
+
+def client(instance: Instance, root: Path, components: str = "main") -> Apt:
+    apt = Apt(root / "apt", instance.archive.as_uri(), instance.keyring, components=components)
+    apt.update()
+    return apt
+
+
+def import_tree(instance: Instance, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return instance.ctl("import", "--suite", "stable", *words)
+
+
+def test_a_tree_of_packages_and_sources_is_published_at_once(instance: Instance, tree: Path, tmp_path: Path) -> None:
+    packages.binary(tree, "hello", "2.0-1")
+    packages.binary(tree, "common", "1.0", "all")
+    (tree / "deeper").mkdir()
+    packages.source(tree / "deeper", "hello", "2.0-1", form="quilt")
+    packages.binary(tree / "deeper", "driver", "3.0", fields={"Section": "contrib/net"})
+    done = import_tree(instance, tree)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCEEDED: published 4 packages in stable generation 2" in done.stdout
+    assert "read 4 of 4 packages" in done.stderr
+    apt = client(instance, tmp_path, "main contrib")
+    assert apt.packages() == {("hello", "2.0-1"), ("common", "1.0"), ("driver", "3.0")}
+    assert (apt.install("hello") / "usr/share/doc/hello/README").exists()
+    assert "hello-2.0" in apt.source("hello")
+    assert (instance.archive / "pool/contrib/d/driver/driver_3.0_amd64.deb").exists()
+    assert instance.ctl("fsck", "--deep").returncode == 0
+    until(lambda: list((instance.state / "imports").iterdir()) == [], "the end of what was staged")
+    assert sorted(file.name for file in tree.rglob("*") if file.is_file())[0] == "common_1.0_all.deb"
+    assert "import-into-stable" in instance.ctl("show", "hello").stdout
+
+
+def test_nothing_is_changed_where_one_package_is_bad(instance: Instance, tree: Path) -> None:
+    packages.binary(tree, "hello", "2.0-1")
+    packages.binary(tree, "armed", "1.0", "armhf")
+    (tree / "broken_1.0_amd64.deb").write_bytes(b"!<arch>\nno")
+    shutil.copy(tree / "hello_2.0-1_amd64.deb", tree / "other_2.0-1_amd64.deb")
+    done = import_tree(instance, tree)
+    assert done.returncode == 1
+    for code in ("[unknown-architecture]", "[bad-deb]", "[deb-file-name]"):
+        assert code in done.stdout
+    assert "3 of 4 packages cannot be imported; nothing was changed" in done.stderr
+    assert instance.ctl("list", "stable").stdout == ""
+    for bad in ("armed_1.0_armhf.deb", "broken_1.0_amd64.deb", "other_2.0-1_amd64.deb"):
+        (tree / bad).unlink()
+    again = import_tree(instance, tree)
+    assert again.returncode == 0
+    assert "1 of 1 packages were read before" in again.stderr
+
+
+def test_what_the_suite_has_is_not_overwritten(instance: Instance, builder: Builder, tree: Path) -> None:
+    for name, version in (("hello", "2.0-1"), ("same", "1.0-1"), ("equal", "1.0-1")):
+        upload = builder.upload(name, version)
+        instance.succeeded(upload.send_directory(instance.incoming))
+    packages.binary(tree, "hello", "1.0-1")
+    packages.binary(tree, "same", "1.0-1", content="other")
+    shutil.copy(builder.folder / "equal-1.0-1/equal_1.0-1_amd64.deb", tree)
+    packages.binary(tree, "fresh", "1.0-1")
+    before = instance.ctl("list", "stable").stdout
+    done = import_tree(instance, tree, "--json")
+    assert done.returncode == 1
+    name = done.stdout.split('"name": "')[1].split('"')[0]
+    assert sorted(instance.failed(name)) == ["pool-conflict", "version-not-newer"]
+    assert instance.ctl("list", "stable").stdout == before
+    (tree / "same_1.0-1_amd64.deb").unlink()
+    assert import_tree(instance, tree, "--newest").returncode == 0
+    listed = instance.ctl("list", "stable").stdout
+    assert "hello" in listed
+    assert "1.0-1" not in next(line for line in listed.splitlines() if "hello" in line)
+    assert "fresh" in listed
+
+
+def test_of_several_versions_the_newest_is_taken_where_one_says_so(
+    instance: Instance, tree: Path, tmp_path: Path
+) -> None:
+    for version in ("1.9-1", "1.10-1", "1:0.1-1"):
+        packages.binary(tree, "hello", version)
+    done = import_tree(instance, tree)
+    assert done.returncode == 1
+    assert done.stdout.count("[version-not-newer]") == 2
+    assert import_tree(instance, tree, "--newest").returncode == 0
+    assert client(instance, tmp_path).packages() == {("hello", "1:0.1-1")}
+    assert len(list((instance.archive / "pool").rglob("*.deb"))) == 1
+
+
+def test_the_same_import_again_changes_nothing(instance: Instance, tree: Path) -> None:
+    packages.binary(tree, "hello", "1.0-1")
+    assert import_tree(instance, tree).returncode == 0
+    again = import_tree(instance, tree)
+    assert again.returncode == 0
+    assert "already published, as it is in stable generation 2" in again.stdout
+
+
+def test_newer_packages_take_the_place_of_older_ones(
+    instance: Instance, builder: Builder, tree: Path, tmp_path: Path
+) -> None:
+    for name in ("hello", "other"):
+        instance.succeeded(builder.upload(name, "1.0-1").send_directory(instance.incoming))
+    packages.binary(tree, "hello", "2.0-1", fields={"Section": "contrib/utils"})
+    assert import_tree(instance, tree).returncode == 0
+    apt = client(instance, tmp_path, "main contrib")
+    assert apt.packages() == {("hello", "2.0-1"), ("other", "1.0-1")}
+    assert (
+        "1.0-1 → 2.0-1" in instance.ctl("history", "stable").stdout
+        or "2.0-1 is new" in instance.ctl("history", "stable").stdout
+    )
+    assert instance.ctl("rollback", "stable", "3").returncode == 0
+    apt.update()
+    assert apt.packages() == {("hello", "1.0-1"), ("other", "1.0-1")}
+
+
+def test_one_component_for_all_and_files_that_are_linked(instance: Instance, tree: Path) -> None:
+    deb = packages.binary(tree, "hello", "1.0-1")
+    assert import_tree(instance, "--component", "non-free", "--link", deb).returncode == 0
+    published = instance.archive / "pool/non-free/h/hello/hello_1.0-1_amd64.deb"
+    assert published.samefile(deb)
+
+
+def test_an_import_that_was_killed_goes_on_where_it_stood(instance: Instance, tmp_path: Path) -> None:
+    many = make_tree(tmp_path / "many", 6000)
+    command = [BIN / "incomingctl", "--config", instance.config, "import", "--suite", "stable", many]
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen(command, stderr=said)
+        staged = instance.state / "imports"
+        until(lambda: any(staged.glob("import-*/4/*")), "the fifth thousand")
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "of 6000 packages were read before" in done.stderr
+    assert "published 6000 packages in stable generation 2" in done.stdout
+    with gzip.open(instance.archive / "dists/stable/main/binary-amd64/Packages.gz", "rt") as index:
+        assert sum(line.startswith("Package:") for line in index) == 6000
+    assert instance.ctl("fsck").returncode == 0
+
+
+def test_an_import_waits_for_the_next_daemon_and_survives_its_end(idle: Instance, tree: Path, tmp_path: Path) -> None:
+    with idle:
+        pass
+    packages.binary(tree, "hello", "1.0-1")
+    done = import_tree(idle, tree)
+    assert done.returncode == 3
+    again = import_tree(idle, tree, "--no-wait")
+    assert again.returncode == 0
+    with idle:
+        until(lambda: "hello" in idle.ctl("list", "stable").stdout, "the import")
+        assert client(idle, tmp_path).packages() == {("hello", "1.0-1")}
+
+
+def test_words_that_make_no_sense_are_refused(instance: Instance, tree: Path) -> None:
+    for words, said in (
+        ((tree / "nowhere",), "there is no such file or folder"),
+        (("--component", "extra", tree), "stable has no component extra; it has main, contrib, non-free"),
+    ):
+        done = import_tree(instance, *words)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+    empty = import_tree(instance, tree)
+    assert (empty.returncode, "there is no .deb and no .dsc" in empty.stderr) == (1, True)
