@@ -7,6 +7,7 @@ begins with real files and cuts, doubles, swaps and flips pieces of them. What w
 import gzip
 import lzma
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -28,12 +29,14 @@ from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar
 SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 4
 #: No single input may take longer; with a machine that has other things to do in mind.
 LIMIT = 20.0
+#: KiB that any input may add to what this process ever had.
+MEMORY = 512 << 10
 DEB = "hello_1.0-1_amd64.deb"
 
 
 def rounds(target: Callable[[bytes], None], seeds: list[bytes], tokens: list[bytes]) -> None:
     """Run a target on mutations of the seeds for its share of the time, by hypothesis, which shrinks what fails."""
-    until = time.monotonic() + SECONDS
+    until, before = time.monotonic() + SECONDS, peak()
 
     @settings(
         max_examples=1_000_000,
@@ -50,6 +53,7 @@ def rounds(target: Callable[[bytes], None], seeds: list[bytes], tokens: list[byt
         started = time.monotonic()
         target(data)
         assert time.monotonic() - started < LIMIT
+        assert peak() - before < MEMORY
 
     for seed in seeds:
         target(seed)
@@ -57,6 +61,11 @@ def rounds(target: Callable[[bytes], None], seeds: list[bytes], tokens: list[byt
         run()
     except _Over:
         return
+
+
+def peak() -> int:
+    """The most memory that this process has had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class _Over(BaseException):
