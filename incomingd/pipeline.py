@@ -370,6 +370,7 @@ class Pipeline:
         except StaleMoveError:
             if not self._cancelled(batch):
                 raise
+            self._intake.wake()
             # Nothing was published; what was rejected before it came to that has ended all the same.
             ended = [one for one in self.uploads.many(u.id for u in batch) if one.stage is Stage.REJECTED]
         except (Retry, Halt):
@@ -450,7 +451,7 @@ class Pipeline:
 
     def _in_flight(self) -> bool:
         held = self._control.held() is not None
-        return any(
+        return bool(self._control.cancelled()) or any(
             upload.sequence is not None and not (held and upload.stage is Stage.QUEUED)
             for upload in self.uploads.open()
         )

@@ -36,6 +36,7 @@ def hold(instance: Instance, reason: Sequence[str]) -> None:
     The hold lasts over restarts, until release. What is being published at this moment is published first: when this
     returns, the archive stays as it is. REASON is shown to everyone who asks for the status.
     """
+    instance.become_owner()
     held = Hold(at=datetime.now(UTC), reason=" ".join(reason))
     journal = instance.journal(writing=True)
     try:
@@ -51,6 +52,7 @@ def hold(instance: Instance, reason: Sequence[str]) -> None:
 @needs_instance
 def release(instance: Instance) -> None:
     """Publish again what waits since hold."""
+    instance.become_owner()
     journal = instance.journal(writing=True)
     try:
         was_held = Control(journal).release()
@@ -138,6 +140,7 @@ def cancel(ctx: click.Context, instance: Instance, name: str, reason: str) -> No
 
     It ends as FAILED, and its files are kept in state/rejected/ID. Exits with 1 where it comes too late.
     """
+    instance.become_owner()
     with sole(instance.places) as alone:
         journal = instance.journal(writing=True)
         try:
@@ -199,6 +202,7 @@ def retry(ctx: click.Context, instance: Instance, name: str) -> None:
     It gets a new id and a new place in the queue; the files move from state/rejected/ID back to incoming, to be taken
     and checked like any other upload. Follow it with wait or status, by its name.
     """
+    instance.become_owner()
     journal = instance.journal()
     try:
         uploads = Uploads(journal)

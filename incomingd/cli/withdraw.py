@@ -103,14 +103,14 @@ def send_again(config: Config, places: Places, old: Upload) -> str:
             raise
         # The claims are on incoming's file system, and out of the uploaders' reach.
         copy = places.claims(queue) / f".retry-{old.id}"
-        _copy(kept, copy, owner=places.state.stat())
+        _copy(kept, copy)
         fsio.rename(copy, target)
         fsio.remove_tree(kept)
     return name
 
 
-def _copy(kept: Path, copy: Path, owner: os.stat_result) -> None:
-    """The regular files, as the daemon's own: it has to be able to take them."""
+def _copy(kept: Path, copy: Path) -> None:
+    """The regular files."""
     fsio.remove_tree(copy)
     fsio.make_directories(copy, 0o700)
     with fsio.directory(kept) as fd:
@@ -118,6 +118,3 @@ def _copy(kept: Path, copy: Path, owner: os.stat_result) -> None:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         for name in names:
             fsio.copy_file(name, fd, copy / name)
-    if os.geteuid() == 0:
-        for path in (copy, *copy.iterdir()):
-            os.chown(path, owner.st_uid, owner.st_gid)

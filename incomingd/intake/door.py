@@ -119,7 +119,7 @@ class Door:
             known, self._waiting = self._waiting, self._from_journal()
             if not self._cancelled(one.upload for one in known.values()):
                 raise
-            due = moment.monotonic
+            return self.look(moment)
         if self._watch is not None and self._watch.fault:
             faults.append(self._watch.fault)
         for fault in faults:
@@ -208,8 +208,10 @@ class Door:
                 gone.append(key)
         if not gone:
             return
+        # What an operator has cancelled was taken out of here, and has ended.
+        still = self._desk.uploads.many(waiting[key].upload.id for key in gone)
         with self._desk.uploads.together():
-            ended = [self._cancel(waiting[key].upload) for key in gone]
+            ended = [self._cancel(upload) for upload in still if upload.stage is Stage.RECEIVING]
         for key in gone:
             del waiting[key]
         for upload in ended:

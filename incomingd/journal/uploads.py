@@ -241,9 +241,11 @@ class Uploads:
         return run
 
     def facts(self, upload_id: int) -> tuple[CheckedChanges, ...]:
-        """What the checks made of a queued upload."""
+        """What the checks made of a queued upload. Raises :class:`StaleMoveError` where it no longer is."""
         with self._journal.reading() as db:
             row = db.execute("SELECT facts FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+        if row["facts"] is None:
+            raise StaleMoveError(f"upload {upload_id} is no longer queued")
         return codec.loads(row["facts"], tuple[CheckedChanges, ...])
 
     def members(self, upload_id: int) -> tuple[str, ...] | None:
