@@ -54,7 +54,7 @@ ELSEWHERE = {
     "check-memory": "verify/test_pool.py",
 }
 #: Codes that no test has yet; an operator's mistake gets it, no upload does.
-OWED = {"unknown-generation", "pool-file-gone"}
+OWED = {"unknown-generation", "pool-file-gone", "import-gone"}
 
 
 @dataclass(frozen=True, kw_only=True)
