@@ -110,6 +110,7 @@ class Pipeline:
     def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
         """Recover, then run until :meth:`stop`. Returns when every loop is up; ``on_failure`` is told of a bug."""
         self._on_failure = on_failure
+        self._hands.submit(self._warm)
         self._recover()
         self._intake.start_watching()
         for name, loop in (
@@ -121,6 +122,12 @@ class Pipeline:
             thread = threading.Thread(target=self._guarded, args=(loop,), name=name)
             self._threads.append(thread)
             thread.start()
+
+    def _warm(self) -> None:
+        try:
+            self._checkers.warm()
+        except Retry as failure:
+            log.warning("%s", failure)  # the first upload will say so again
 
     def _recover(self) -> None:
         recovery.recover(self.config, self.places, self.uploads, self._clock)
@@ -264,9 +271,11 @@ class Pipeline:
         delay = self._backoff.failed(upload_id, time.monotonic())
         upload = self.uploads.get(upload_id)
         if upload.stage.ended:  # cancelled under the step
+            self.board.put_back(upload_id, "")
             return
         message = f"tried again in {delay:.0f} s: {failure}"
         log.warning("%s: %s", upload, message)
+        self.board.put_back(upload_id, f"{upload} is {message}")
         if upload.stage is Stage.CHECKING:
             upload = self.uploads.move(upload, Stage.CLAIMED, self._clock(), message)
         else:
@@ -284,6 +293,7 @@ class Pipeline:
             return  # recovery takes it up
         report = self._checkers.check(self.places.sealed(upload.id), sealed, queue, self._clock())
         self._backoff.forget(upload.id)
+        self.board.put_back(upload.id, "")
         if report.problems:
             self._reject(upload, report)
         else:

@@ -153,8 +153,8 @@ def refusal(fd: int, kind: UploadKind, file_name: str) -> str:
         return ""
     return (
         f"the directory {plain(file_name)} has mode {stat.S_IMODE(status.st_mode):04o} and belongs to uid "
-        f"{status.st_uid}; the daemon (uid {os.geteuid()}) has to be able to read and write in it to take it: set "
-        "default ACLs on the incoming directory, or upload with one account (docs/clients.md)"
+        f"{status.st_uid}; the daemon (uid {os.geteuid()}) has to be able to read and write in it to take it: run "
+        "it by the packaged unit, upload with one account, or set default ACLs on incoming (docs/clients.md)"
     )
 
 

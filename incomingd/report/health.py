@@ -32,6 +32,10 @@ class Health:
         return f"{self.state}: {self.reasons[0]}" if self.reasons else self.state
 
 
+#: Of the uploads that are tried again only the last so many are told.
+_SHOWN = 3
+
+
 class Board:
     """Where every loop writes what it knows of the service's health. May be used by several threads."""
 
@@ -43,6 +47,7 @@ class Board:
         self._held = ""
         self._refused: tuple[str, ...] = ()
         self._faults: tuple[str, ...] = ()
+        self._waiting: dict[int, str] = {}
         self._doing = "starting"
         self._stopped = False
 
@@ -83,6 +88,13 @@ class Board:
         with self._lock:
             self._faults = faults
 
+    def put_back(self, upload_id: int, reason: str) -> None:
+        """An upload waits for the environment; with no reason: no longer."""
+        with self._lock:
+            self._waiting.pop(upload_id, None)
+            if reason:
+                self._waiting[upload_id] = reason
+
     def doing(self, what: str) -> None:
         """What the publisher is doing."""
         with self._lock:
@@ -104,10 +116,11 @@ class Board:
         with self._lock:
             stops = tuple(str(failure) for failure in (self._halted, self._degraded) if failure is not None)
             held = (self._held,) if self._held else ()
-            reasons = (*stops, *held, *self._refused, *self._faults)
+            waiting = tuple(list(self._waiting.values())[-_SHOWN:])
+            reasons = (*stops, *held, *self._refused, *self._faults, *waiting)
             # A hold comes first in the one line: what else is wrong does not show in what is published.
             if held and not self._halted:
-                reasons = (*held, *stops, *self._refused, *self._faults)
+                reasons = (*held, *stops, *self._refused, *self._faults, *waiting)
             state = "halted" if self._halted else "held" if held else "degraded" if reasons else "ok"
             return Health(
                 state="stopped" if self._stopped else state,

@@ -90,8 +90,7 @@ class _Worker:
 
     def check(self, request: bytes, seconds: float) -> _Answer:
         """Have one upload checked. Raises :class:`_DiedError`, and ``Retry`` where the worker never was there."""
-        if not self._greeted:
-            self._greet()
+        self.greet()
         until, file = time.monotonic() + seconds, None
         try:
             self._socket.settimeout(seconds)
@@ -108,7 +107,10 @@ class _Worker:
         except (EOFError, OSError, ValueError):
             raise _DiedError(file, late=False) from None
 
-    def _greet(self) -> None:
+    def greet(self) -> None:
+        """Wait until it is there. Raises ``Retry`` where it does not come."""
+        if self._greeted:
+            return
         self._socket.settimeout(_START)
         try:
             self._greeted = receive(self._socket)[0] == b"H"
@@ -199,6 +201,16 @@ class Checkers:
         finally:
             self._give_back(worker, keep=keep)
         return report
+
+    def warm(self) -> None:
+        """Have a worker ready: the first upload need not wait for Python to start. Raises ``Retry``."""
+        worker, _ = self._take()
+        keep = False
+        try:
+            worker.greet()
+            keep = True
+        finally:
+            self._give_back(worker, keep=keep)
 
     def _report(self, answer: _Answer, seal: Seal, config: Config) -> CheckReport:
         if answer.kind == b"R":

@@ -246,7 +246,7 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
     script = (
         "import sys, time; from pathlib import Path; from incomingd.config import reader\n"
         "from incomingd.verify.pool import Checkers, _Worker, _COMMAND\n"
-        "worker = _Worker(_COMMAND); worker._greet(); print(worker._process.pid, flush=True); time.sleep(600)"
+        "worker = _Worker(_COMMAND); worker.greet(); print(worker._process.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
