@@ -21,7 +21,7 @@ import click
 from incomingd import fsio
 
 #: As rsync and scp tell a host from a path: a colon before any slash.
-_REMOTE = re.compile(r"(?P<host>[^/:]+):(?P<path>.*)", re.DOTALL)
+_REMOTE = re.compile(r"(?P<host>(?:[^/:@]+@)?\[[^]/]+]|[^/:]+):(?P<path>.*)", re.DOTALL)
 #: ssh(1): the exit status for its own errors, as apart from the remote command's.
 _SSH_FAILED = 255
 #: unix(7): the longest name of a socket, less what ssh adds while it makes one.
@@ -105,6 +105,7 @@ class _Ssh:
 
     def __init__(self, host: str, path: str, options: Sequence[str], folder: Path) -> None:
         self._host = host
+        self._bare_host = host.replace("[", "").replace("]", "")  # ssh takes an IPv6 address as it is
         self._path = path
         self._folder = folder
         socket = folder / "c"
@@ -116,7 +117,7 @@ class _Ssh:
 
     def close(self) -> None:
         """End the connection."""
-        self._run(["ssh", *self._options, "-O", "exit", self._host], check=False)
+        self._run(["ssh", *self._options, "-O", "exit", self._bare_host], check=False)
 
     def status_folder(self) -> str:
         """Beside the incoming folder."""
@@ -144,7 +145,7 @@ class _Ssh:
             self._run([*command, *sources, f"{self._host}:{hidden}/"])
             rename = f"if test -e {new}; then echo it is there already >&2; exit 1; fi; mv -- {old} {new}"
             self._checked(self._ssh(rename), f"it could not be renamed to {target}")
-        except CarrierError:
+        except (CarrierError, KeyboardInterrupt):
             self._ssh(f"rm -rf -- {old}")
             raise
 
@@ -158,7 +159,7 @@ class _Ssh:
         lines.append(f"rename {_quoted(hidden)} {_quoted(target)}")
         try:
             self._checked(self._sftp(lines), f"it could not be sent to {self._host}")
-        except CarrierError:
+        except (CarrierError, KeyboardInterrupt):
             # The "-" lets sftp go on where a file was not sent yet.
             left = [f"-rm {_quoted(posixpath.join(hidden, file.name))}" for file in files]
             self._sftp([*left, f"-rmdir {_quoted(hidden)}"])
@@ -184,7 +185,7 @@ class _Ssh:
     # -- programs -----------------------------------------------------------------------------------------------------
 
     def _ssh(self, command: str) -> subprocess.CompletedProcess[bytes]:
-        return self._run(["ssh", *self._options, self._host, command], check=False)
+        return self._run(["ssh", *self._options, self._bare_host, command], check=False)
 
     def _sftp(self, lines: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         batch = "".join(f"{line}\n" for line in lines).encode()

@@ -19,7 +19,7 @@ from incomingd.cli.sole import running, sole
 from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
 from incomingd.journal.control import Control, Hold
 from incomingd.journal.uploads import Uploads
-from incomingd.model import Upload
+from incomingd.model import Upload, UploadKind
 from incomingd.report.status import render
 from incomingd.states import Stage
 
@@ -216,7 +216,8 @@ def retry(ctx: click.Context, instance: Instance, name: str) -> None:
     if old.stage not in (Stage.REJECTED, Stage.CANCELLED, Stage.ABANDONED):
         click.echo(f"incomingctl: {old}: it is {old.stage}; only what FAILED can be sent in again", err=True)
         ctx.exit(FAILED)
-    _await_kept(instance, old)
+    if old.kind is not UploadKind.OPERATION:
+        _await_kept(instance, old)
     sent = send_again(instance.config, instance.places, old)
     click.echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
 

@@ -4,6 +4,7 @@ A .changes that is given goes with all that it lists. Packages without one get o
 Nothing that is given is changed: what is written or signed is written into a folder of the parcel's own.
 """
 
+import filecmp
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,7 @@ def pack(given: Sequence[Path], suite: str | None, sign: Sign | None, folder: Pa
         for file in listed.keys() - {file for group in groups for file, _, _ in group.files}:
             raise ParcelError(f"{file}: belongs to none of the packages; leave it out, or name its package too")
         written = [_write(group, suite, sign, folder) for group in groups]
-    whole = (*(file for file in listed if file not in changes), *written)
-    _check_names(whole)
+    whole = _each_once((*(file for file in listed if file not in changes), *written))
     return Parcel(files=whole, stem=written[0].stem)
 
 
@@ -128,12 +128,14 @@ def _signed_copy(file: Path, sign: Sign | None, folder: Path) -> Path:
     return copy
 
 
-def _check_names(files: Iterable[Path]) -> None:
+def _each_once(files: Iterable[Path]) -> tuple[Path, ...]:
+    """One file of each name: two .changes may list the same orig tarball."""
     seen: dict[str, Path] = {}
     for file in files:
-        if file.name in seen:
-            raise ParcelError(f"{file} and {seen[file.name]} have the same name; send them apart")
-        seen[file.name] = file
+        other = seen.setdefault(file.name, file)
+        if other != file and not filecmp.cmp(file, other, shallow=False):
+            raise ParcelError(f"{file} and {other} have the same name and other content; send them apart")
+    return tuple(seen.values())
 
 
 # -- writing a .changes -----------------------------------------------------------------------------------------------

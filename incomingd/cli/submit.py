@@ -24,6 +24,8 @@ from incomingd.model import UPLOAD_NAME
 
 #: Seconds between two looks at index.json, and the time for which a host may be out of reach while it is waited for.
 _INDEX_EVERY, _OUT_OF_REACH = 2.0, 60.0
+#: Seconds after which a status folder without any status is taken for the wrong one.
+_NO_STATUS = 30.0
 _LONGEST_STEM = 150
 
 
@@ -104,6 +106,7 @@ class _Afar:
         self._index: dict[str, Any] | None = None
         self._index_at = float("-inf")
         self._lost_at: float | None = None
+        self._nothing_since: float | None = None
 
     def pass_over(self, name: str) -> None:
         """What NAME.json says now is of an older upload."""
@@ -133,7 +136,21 @@ class _Afar:
     def _service(self) -> dict[str, Any] | None:
         if time.monotonic() >= self._index_at + _INDEX_EVERY:
             self._index, self._index_at = self._read("index.json"), time.monotonic()
+            self._doubt_folder()
         return self._index
+
+    def _doubt_folder(self) -> None:
+        """Every instance has an index.json: without one it would be waited for in vain."""
+        if self._index is not None or self._seen or self._lost_at is not None:
+            self._nothing_since = None
+            return
+        now = time.monotonic()
+        self._nothing_since = now if self._nothing_since is None else self._nothing_since
+        if now - self._nothing_since > _NO_STATUS:
+            raise CarrierError(
+                f"it was sent, and {self._folder} has no index.json, or it cannot be read there; "
+                "name the status folder with --status"
+            )
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -87,6 +87,8 @@ def send_again(config: Config, places: Places, old: Upload) -> str:
 
     Raises ``click.ClickException`` where that cannot be, with what to do.
     """
+    if old.kind is UploadKind.OPERATION:
+        raise click.ClickException(f"{old}: it is a request and brought no files; ask for it anew")
     queue = config.queue(old.queue)
     if queue is None:
         raise click.ClickException(f"{old}: [incoming.{old.queue}] is not configured any more; send it in by hand")

@@ -147,6 +147,43 @@ def test_a_changes_whose_file_is_missing(idle: Instance, builder: Builder) -> No
     assert "hello_1.0-1_amd64.deb, which is not beside it" in found.stderr
 
 
+def test_two_changes_that_share_an_orig(instance: Instance, builder: Builder) -> None:
+    first = builder.upload("hello", "1.0-1", source="quilt")
+    second = builder.upload("world", "1.0-1", source="quilt")
+    orig = first.file("hello_1.0.orig.tar.*")
+    shared = second.folder / orig.name
+    shutil.copy(orig, shared)
+    builder.sign(second.folder, [file for file in second.files if file != second.changes])
+    found = submit(first.changes, second.changes, "--to", instance.incoming, "--name", "both")
+    assert found.returncode == 0, found.stderr
+    shared.write_bytes(b"other bytes")
+    refused = submit(first.changes, second.changes, "--to", instance.incoming)
+    assert refused.returncode == 1
+    assert "same name and other content" in refused.stderr
+
+
+@pytest.mark.skipif(not shutil.which("dput"), reason="dput is not installed")
+def test_dput_takes_what_was_written_for_bare_packages(idle: Instance, builder: Builder, tmp_path: Path) -> None:
+    folder = bare(builder.upload("hello", "1:1.0-1", source="quilt", architectures=["amd64", "arm64"]))
+    words = ("--to", idle.incoming, "--suite", "stable", "--key", builder.key, "--name", "job")
+    done(folder, *words, GNUPGHOME=builder.keys.home)
+    (changes,) = (idle.incoming / "job").glob("*.changes")
+    assert changes.name == "hello_1.0-1_amd64.changes"
+    config = tmp_path / "dput.cf"
+    config.write_text(
+        f"[ours]\nmethod = local\nincoming = {tmp_path}\nallow_unsigned_uploads = 0\nrun_dinstall = 0\n"
+        "post_upload_command =\n"
+    )
+    checked = subprocess.run(
+        ["dput", "--check-only", "--config", config, "ours", changes],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "GNUPGHOME": str(builder.keys.home)},
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "Valid signature" in checked.stdout + checked.stderr
+
+
 # -- waiting ----------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +228,7 @@ def only(*programs: str, folder: Path) -> Path:
 def test_over_ssh(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path, way: tuple[str, ...]) -> None:
     upload = builder.upload("hello", "1.0-1", source="quilt")
     upload.file("*.deb").chmod(0o600)
-    where = f"root@127.0.0.1:{instance.incoming}"
+    where = f"root@[127.0.0.1]:{instance.incoming}"  # as an IPv6 address is written
     path = only(*way, folder=tmp_path / "bin")
     said = done(upload.changes, "--to", where, *over(server), "--wait", "--timeout", "60", PATH=path)
     assert "SUCCEEDED" in said
