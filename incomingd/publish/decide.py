@@ -6,7 +6,7 @@ decisions before this one in the same publish leave it.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from debian.debian_support import Version
@@ -18,6 +18,7 @@ from incomingd.model import (
     BinaryKind,
     BinaryPackage,
     CheckedChanges,
+    Digests,
     FileEntry,
     Problem,
     SourcePackage,
@@ -153,6 +154,7 @@ def _source(draft: _Draft, changes: CheckedChanges, source: SourcePackage) -> No
     directory = pool_directory(source.component, source.source)
     wanted = [(source.dsc, True), *((f, f.name in source.in_upload) for f in source.files)]
     _pool_files(draft, directory, wanted)
+    source = replace(source, files=tuple(_as_known(draft, directory, file) for file in source.files))
     key = PackageKey(kind=SOURCE, name=source.source, version=source.version, architecture="source")
     package = Package(
         key=key,
@@ -219,7 +221,7 @@ def _pool_files(draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry,
         path = f"{directory}/{file.name}"
         draft.files[path] = None
         there = draft.pool.get(path) or draft.archive.pool_file(path)
-        if there is not None and there.file != file:
+        if there is not None and not _same(there.file, file):
             draft.problems.append(
                 rules.POOL_CONFLICT.problem(
                     f"{path} is in the archive with other content: there {_content(there.file)}, "
@@ -239,6 +241,18 @@ def _pool_files(draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry,
                     file=file.name,
                 )
             )
+
+
+def _same(there: FileEntry, file: FileEntry) -> bool:
+    """The same bytes, by every digest that is given; of an orig that was not sent there are those of the .dsc."""
+    given = ((getattr(there.digests, name), getattr(file.digests, name)) for name in Digests.__slots__)
+    return there.size == file.size and all(known == told for known, told in given if told)
+
+
+def _as_known(draft: _Draft, directory: str, file: FileEntry) -> FileEntry:
+    """The file with every digest, where it is in the pool."""
+    there = draft.pool.get(f"{directory}/{file.name}") or draft.archive.pool_file(f"{directory}/{file.name}")
+    return there.file if there and _same(there.file, file) else file
 
 
 def _content(file: FileEntry) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,19 @@ def test_an_orig_may_be_in_the_pool_already() -> None:
     decision = decide(upload(source("1.0-2", with_orig=False)), after(upload(source("1.0-1"))), CONFIG)
     assert not decision.problems
     assert [file.file.name for file in decision.pool] == ["hello_1.0-2.dsc"]
+
+
+def test_an_orig_that_was_not_sent_may_be_listed_without_md5_and_sha1() -> None:
+    full = source("1.0-2", with_orig=False)
+    (tar,) = full.files
+    bare = replace(full, files=(replace(tar, digests=replace(tar.digests, md5="", sha1="")),))
+    decision = decide(upload(bare), after(upload(source("1.0-1"))), CONFIG)
+    assert not decision.problems
+    (package,) = decision.packages
+    assert f" {tar.digests.sha1} {tar.size} {tar.name}".encode() in package.stanza
+    other = replace(bare, files=(replace(tar, digests=replace(tar.digests, sha1="0" * 40)),))
+    refused = decide(upload(other), after(upload(source("1.0-1"))), CONFIG)
+    assert [problem.code for problem in refused.problems] == ["pool-conflict"]
 
 
 def test_two_suites_at_once() -> None:
