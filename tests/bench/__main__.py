@@ -39,7 +39,7 @@ _SCALE_HEADINGS = {
     "one_median_s": "one: median s",
     "one_max_s": "longest s",
     "batch_per_s": "at once: per second",
-    "memory_mb": "memory MB",
+    "memory_mb": "memory, most MB",
     "memory_at_rest_mb": "at rest MB",
     "written_per_upload_kb": "written for one kB",
 }
@@ -109,30 +109,46 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def _draw(rows: list[Row], folder: Path | None) -> None:
+    """By default where the documentation is; without matplotlib (the extra ``bench``) that is said, and no more."""
+    folder = folder or Path(__file__).parents[2] / "docs"
+    try:
+        made = plot(rows, folder)
+    except ImportError:
+        console.print("not drawn: matplotlib is not installed (pip install -e '.[bench]')")
+    else:
+        console.print(f"drawn: {', '.join(map(str, made))}")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="./run --bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("basic", "scale"), default="basic")
     parser.add_argument("--uploads", type=int, help="100; for scale 300")
     parser.add_argument("--packages", default="0,1000,10000,50000,200000", help="for scale: sizes of the suite")
-    parser.add_argument("--no-peers", action="store_true", help="for scale: this project alone")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="for scale: draw scale.png and scale.svg there")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--peers", default="0,1000,10000,50000", help="for scale: sizes at which the others run too")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="for scale: where scale.png and scale.svg go (docs)")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON, to standard output by default"
+    )
     arguments = parser.parse_args()
     # On a real disk: that is where the waiting is.
     with tempfile.TemporaryDirectory(prefix="incomingd-bench-", dir="/var/tmp") as folder:
         if arguments.what == "scale":
             sizes = [int(size) for size in arguments.packages.split(",")]
             uploads, parts = arguments.uploads or 300, []
-            rows = scale(Path(folder), sizes, uploads, console.print, peers=not arguments.no_peers)
+            peers = {int(size) for size in arguments.peers.split(",") if size}
+            rows = scale(Path(folder), sizes, peers, uploads, console.print)
             headings = _SCALE_HEADINGS
         else:
             uploads, headings = arguments.uploads or 100, _HEADINGS
             rows, parts = basic(Path(folder), uploads)
-    if arguments.plot and arguments.what == "scale":
-        plot(rows, arguments.plot)
     if arguments.json:
-        json.dump({"machine": machine(), "rows": rows, "parts": parts}, sys.stdout, indent=2)
+        text = json.dumps({"machine": machine(), "uploads": uploads, "rows": rows, "parts": parts}, indent=2)
+        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(f"{text}\n")
+    if arguments.what == "scale":
+        _draw(rows, arguments.plot)
+    if arguments.json == "-":
         return
     show(f"{uploads} uploads on {machine()}", rows, headings)
     if parts:
