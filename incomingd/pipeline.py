@@ -235,6 +235,9 @@ class Pipeline:
             self._tell(*(upload for upload in cancelled if upload.id in self._busy))
             done = [upload for upload in cancelled if upload.id not in self._busy]
             self._ended(done)
+            for upload in done:
+                self._backoff.forget(upload.id)
+                self.board.put_back(upload.id, "")
             self._control.forget_cancelled(upload.id for upload in done)
         except Retry as failure:
             log.warning("cancelled uploads are attended to later: %s", failure)
@@ -271,7 +274,6 @@ class Pipeline:
         delay = self._backoff.failed(upload_id, time.monotonic())
         upload = self.uploads.get(upload_id)
         if upload.stage.ended:  # cancelled under the step
-            self.board.put_back(upload_id, "")
             return
         message = f"tried again in {delay:.0f} s: {failure}"
         log.warning("%s: %s", upload, message)

@@ -12,15 +12,16 @@ import pytest
 
 from incomingd.cli.withdraw import cancel_upload
 from incomingd.config.reader import load
+from incomingd.errors import Retry
 from incomingd.intake.door import Door
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
-from incomingd.model import UploadKind
+from incomingd.model import Seal, UploadKind
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
 from incomingd.publish.publisher import Publisher
 from incomingd.verify.pool import Checkers
-from tests.support.instance import Instance
+from tests.support.instance import Instance, until
 from tests.support.uploads import Builder
 
 
@@ -96,6 +97,30 @@ def test_a_cancel_between_two_steps(
     assert len(list(kept.iterdir())) == 2
     assert list((idle.state / "sealed").iterdir()) == []
     assert [one for one in idle.incoming.iterdir() if not one.name.startswith(".")] == []
+
+
+def test_a_cancel_of_what_is_tried_again_and_again(
+    idle: Instance, builder: Builder, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = builder.upload("hello", "1.0").send_directory(idle.incoming)
+
+    def full(*_words: Any) -> Seal:
+        raise Retry("no space left on device")
+
+    monkeypatch.setattr("incomingd.pipeline.seal", full)
+    pipeline = Pipeline(load(idle.config))
+    pipeline.start()
+    try:
+        until(lambda: "no space left" in str(pipeline.board.health().reasons), "its first try to fail")
+        operator.cancel(name)
+        pipeline.requested()
+        until(lambda: (idle.status(name) or {}).get("stage") == "cancelled", "its end")
+        until(lambda: pipeline.board.health().state == "ok", "health without it")
+        kept = idle.state / "rejected" / str((idle.status(name) or {})["id"])
+        until(kept.is_dir, "its files to be kept")
+        assert pipeline.failure is None
+    finally:
+        pipeline.stop()
 
 
 def _see(instance: Instance, name: str) -> None:
