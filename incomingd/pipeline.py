@@ -17,6 +17,7 @@ Rules:
 * Every loop beats the pulse with what it really does; where one hangs, the service manager's watchdog is not fed.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -208,7 +209,8 @@ class Pipeline:
         """An operator has put a request into the journal: look there now."""
         self._asked.set()
         self._intake.wake()
-        self._tell(*(upload for upload in self.uploads.open() if upload.kind is UploadKind.OPERATION))
+        with contextlib.suppress(Retry):  # the next round tells of it
+            self._tell(*(upload for upload in self.uploads.open() if upload.kind is UploadKind.OPERATION))
         self._wake()
 
     # -- intake -------------------------------------------------------------------------------------------------------

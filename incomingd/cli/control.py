@@ -36,7 +36,6 @@ def hold(instance: Instance, reason: Sequence[str]) -> None:
     The hold lasts over restarts, until release. What is being published at this moment is published first: when this
     returns, the archive stays as it is. REASON is shown to everyone who asks for the status.
     """
-    instance.become_owner()
     held = Hold(at=datetime.now(UTC), reason=" ".join(reason))
     journal = instance.journal(writing=True)
     try:
@@ -52,7 +51,6 @@ def hold(instance: Instance, reason: Sequence[str]) -> None:
 @needs_instance
 def release(instance: Instance) -> None:
     """Publish again what waits since hold."""
-    instance.become_owner()
     journal = instance.journal(writing=True)
     try:
         was_held = Control(journal).release()
@@ -202,7 +200,6 @@ def retry(ctx: click.Context, instance: Instance, name: str) -> None:
     It gets a new id and a new place in the queue; the files move from state/rejected/ID back to incoming, to be taken
     and checked like any other upload. Follow it with wait or status, by its name.
     """
-    instance.become_owner()
     journal = instance.journal()
     try:
         uploads = Uploads(journal)

@@ -49,8 +49,11 @@ class Instance:
             os.setuid(owner.st_uid)
 
     def journal(self, *, writing: bool = False) -> Journal:
-        """The journal, to be read only but for ``writing``. Raises ``ConfigError`` where there is none, ``Halt`` and
-        ``Retry``."""
+        """The journal, to be read only but for ``writing``; opened as its owner, since sqlite makes files beside it.
+
+        Raises ``ConfigError`` where there is none, ``Halt`` and ``Retry``.
+        """
+        self.become_owner()
         path = self.places.journal
         if not path.exists():
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""root controls the queue of a daemon that is not root, and the daemon goes on with all that root has left."""
+"""root works on the instance of a daemon that is not root, and the daemon goes on with all that root has left."""
 
 import sys
 from collections.abc import Iterator
@@ -24,6 +24,11 @@ def systemd() -> Iterator[PrivateSystemd]:
         yield booted
 
 
+def foreign(systemd: PrivateSystemd) -> bytes:
+    """What the daemon's own folders hold that is not the daemon's."""
+    return systemd.run("find", "/var/lib/incomingd", "/srv/incomingd/status", "!", "-user", "incomingd").stdout
+
+
 def test_hold_cancel_retry_and_release_as_root(systemd: PrivateSystemd, builder: Builder) -> None:
     service = Packaged(systemd, builder.keys.public(builder.key))
     service.start()
@@ -42,5 +47,27 @@ def test_hold_cancel_retry_and_release_as_root(systemd: PrivateSystemd, builder:
     systemd.run(*CTL, "release")
     service.start()
     until(lambda: service.status(name).get("stage") == "published", "it to be published")
-    foreign = systemd.run("find", "/var/lib/incomingd", "/srv/incomingd/status", "!", "-user", "incomingd").stdout
-    assert foreign == b""
+    assert foreign(systemd) == b""
+
+
+def test_root_trusts_and_the_daemon_can_read_it(systemd: PrivateSystemd, builder: Builder) -> None:
+    key = builder.keys.public(builder.key)
+    service = Packaged(systemd, key)
+    service.start()
+    systemd.run(*CTL, "untrust", builder.key)
+    assert service.ended(service.send(builder.upload("hello", "1.0-1")))["problems"][0]["code"] == "unknown-key"
+    systemd.run(*CTL, "trust", "-", data=key.read_bytes())
+    service.succeeded(service.send(builder.upload("hello", "1.0-2")))
+    assert foreign(systemd) == b""
+
+
+def test_root_looks_and_asks_while_the_daemon_does_not_run(systemd: PrivateSystemd, builder: Builder) -> None:
+    service = Packaged(systemd, builder.keys.public(builder.key))
+    service.start()
+    service.succeeded(service.send(builder.upload("hello", "1.0-1")))
+    service.stop()
+    for verb in ("list", "history", "queue", "fsck", "show hello", "remove --no-wait hello stable"):
+        systemd.run(*CTL, *verb.split())
+        assert foreign(systemd) == b"", verb
+    service.start()
+    until(lambda: systemd.run(*CTL, "list").stdout == b"", "the removal")
