@@ -110,12 +110,14 @@ def test_an_incoming_folder_that_cannot_be_written(idle: Instance, builder: Buil
     idle.succeeded(name)
 
 
-def test_an_incoming_folder_that_is_gone_for_a_while(instance: Instance, builder: Builder) -> None:
-    instance.incoming.rmdir()
-    until(lambda: "cannot be read" in instance.health(), "a word about it")
-    instance.incoming.mkdir()
-    instance.succeeded(builder.upload("hello").send_directory(instance.incoming))
-    until(lambda: instance.health() == "ok: ", "an end of the complaint")
+def test_an_incoming_folder_that_is_gone_for_a_while(idle: Instance, builder: Builder) -> None:
+    idle.set("service", scan_interval="0.5s")
+    idle.start()
+    idle.incoming.rmdir()
+    until(lambda: "cannot be read" in idle.health(), "a word about it")
+    idle.incoming.mkdir()
+    idle.succeeded(builder.upload("hello").send_directory(idle.incoming))
+    until(lambda: idle.health() == "ok: ", "an end of the complaint")
 
 
 @needs_powerless
