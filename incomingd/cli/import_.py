@@ -24,6 +24,7 @@ from incomingd.errors import ConfigError, Retry
 from incomingd.importing import tree
 from incomingd.importing.load import load
 from incomingd.importing.reading import Task
+from incomingd.importing.repository import Repository, is_address
 from incomingd.journal.staging import NAME, Origin, Staging
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Operation, OperationKind, Upload, UploadKind
@@ -39,7 +40,12 @@ _LINE_EVERY = 10.0
 @click.option("--component", help="The component of all of them; else what each one's Section says.")
 @click.option("--newest", is_flag=True, help="Of several versions take the newest, and leave the others out.")
 @click.option("--link", is_flag=True, help="Link files instead of copying them; nobody may change them afterwards.")
-@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--from-repo", metavar="PATH|URL", help="Take what a repository lists, by its signed indexes.")
+@click.option("--from-suite", metavar="SUITE", help="The suite of --from-repo, where it has another name.")
+@click.option(
+    "--keyring", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The keys of --from-repo's owner."
+)
+@click.argument("paths", metavar="[PATH]…", nargs=-1, type=click.Path(path_type=Path))
 @waiting_options
 @needs_instance
 @click.pass_context
@@ -50,12 +56,15 @@ def import_(
     component: str | None,
     newest: bool,
     link: bool,
+    from_repo: str | None,
+    from_suite: str | None,
+    keyring: Path | None,
     paths: Sequence[Path],
     no_wait: bool,
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Take existing .deb and .dsc files, or whole trees of them, into a suite in one step.
+    """Take existing .deb and .dsc files, whole trees of them, or another repository's suite, into a suite in one step.
 
     They are checked as uploads are, without a .changes; all of them are published in one generation, or none. Given
     again, an import that was interrupted goes on where it stood. Exits as wait does.
@@ -64,18 +73,30 @@ def import_(
     assert into is not None  # noqa: S101  # check_suite has seen it
     if component and component not in into.components:
         raise ConfigError([f"{suite} has no component {component}; it has {', '.join(into.components)}"])
+    if bool(from_repo) == bool(paths):
+        raise click.UsageError("name either PATHs or one --from-repo.")
+    if from_repo and keyring is None:
+        raise click.UsageError("--from-repo needs --keyring: the public keys that the repository is signed with.")
     instance.journal().close()  # says so where there is none, or where it may not be read
-    name = _name(suite, component, paths, newest=newest)
+    there = from_suite or suite
+    base = from_repo if from_repo is None or is_address(from_repo) else os.path.realpath(from_repo)
+    name = _name(suite, component or "", str(newest), base or "", there, *map(os.path.realpath, paths))
+
+    def find(task: Task) -> list[Origin]:
+        if base is None or keyring is None:
+            return tree.find(paths)
+        return Repository(base, there).origins(keyring, task.suite, task.now)
+
     asked = _asked_for(instance, name)
     if asked is None:
-        asked = _read_and_ask(instance, name, into, component, paths, newest=newest, link=link)
+        asked = _read_and_ask(instance, name, into, component, find, newest=newest, link=link)
     ctx.exit(FAILED if asked is None else await_end(instance, asked, no_wait=no_wait, timeout=timeout, as_json=as_json))
 
 
-def _name(suite: str, component: str | None, paths: Sequence[Path], *, newest: bool) -> str:
+def _name(suite: str, *words: str) -> str:
     """What this import is called: the same for the same command."""
-    words = (suite, component or "", str(newest), *sorted(os.path.realpath(path) for path in paths))
-    return f"import-into-{suite}-{hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256("\0".join((suite, *sorted(words))).encode("utf-8", "surrogateescape"))
+    return f"import-into-{suite}-{digest.hexdigest()[:8]}"
 
 
 def _asked_for(instance: Instance, name: str) -> Upload | None:
@@ -94,12 +115,12 @@ def _read_and_ask(
     name: str,
     suite: SuiteConfig,
     component: str | None,
-    paths: Sequence[Path],
+    find: Callable[[Task], list[Origin]],
     *,
     newest: bool,
     link: bool,
 ) -> Upload | None:
-    """Read everything and put the request into the queue; None where there are problems, which were told."""
+    """Read what ``find`` finds and put the request into the queue; None where there are problems, which were told."""
     folder, owner = instance.places.imports / name, _owner(instance)
     _make_folders(folder, owner)
     task = Task(
@@ -115,7 +136,7 @@ def _read_and_ask(
     with _alone(folder):
         staging = Staging(folder)
         try:
-            if not _read(task, staging, tree.find(paths)):
+            if not _read(task, staging, find(task)):
                 return None
         finally:
             staging.close()

@@ -2,7 +2,8 @@
 
 The way of an import::
 
-    tree        every .deb and .dsc below the given paths
+    tree        every .deb and .dsc below the given paths; or
+    repository  what a repository's signed indexes list
     reading     in a worker process: take a copy, hash it, check it as an upload is, make its stanza
     load        all of that in chunks into the staging database; what was read once is not read again
 

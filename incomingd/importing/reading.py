@@ -4,14 +4,16 @@ The file is copied (or linked) first, and only the copy is looked at. Section an
 itself; a .dsc may be signed by anybody, since the operator vouches for it.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from incomingd import fsio, rules
 from incomingd.config import Config, SuiteConfig
+from incomingd.importing.repository import fetch, is_address
 from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
 from incomingd.model import FILE_NAME, BinaryKind, FileEntry, Problem, SourcePackage, plain, pool_directory
 from incomingd.publish.stanza import packages_stanza, sources_stanza
@@ -48,41 +50,45 @@ class Reader:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._made: set[Path] = set()
         self._verifier = Verifier(keyring=Keyring(task.keyring).public, keys=Keyring(task.keyring).load(), now=task.now)
 
     def read(self, number: int, origin: Origin) -> Item:
-        """Take one package in; ``number`` is its own in this import."""
-        path = Path(origin.path)
+        """Take one package in; ``number`` is its own in this import. Raises ``Retry``."""
+        name = origin.path.rpartition("/")[2]
         problems: list[Problem]
         package: StagedPackage | None = None
         try:
-            if not FILE_NAME.fullmatch(path.name):
-                problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(path.name)}", file=plain(path.name))]
-            elif path.suffix == ".dsc":
-                package, problems = self._source(number, path)
+            if not FILE_NAME.fullmatch(name):
+                problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))]
+            elif name.endswith(".dsc"):
+                package, problems = self._source(number, origin)
             else:
-                package, problems = self._binary(number, path)
+                package, problems = self._binary(number, origin)
         except fsio.NotRegularError:
-            problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=path.name)]
+            problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=name)]
+        except FileNotFoundError:
+            problems = [rules.MISSING_FILE.problem("it is listed, and it is not there", file=name)]
         if package is not None:
-            problems += self._fits(package, path.name)
+            problems += self._fits(package, name)
+            if origin.sha256 not in (None, package.sha256):
+                found = f"its SHA256 is {package.sha256}, and the index of the repository has {origin.sha256}"
+                problems.append(rules.CHECKSUM_MISMATCH.problem(found, file=name))
         return Item(
             id=number, origin=origin, problems=tuple(dict.fromkeys(problems)), package=None if problems else package
         )
 
-    def _take(self, number: int, path: Path) -> tuple[FileEntry, str]:
-        """Stage one file: what it holds, and where it is below the import's folder."""
-        staged = f"{number // _IN_FOLDER}/{number}/{path.name}" if path.suffix == ".dsc" else ""
-        staged = staged or f"{number // _IN_FOLDER}/{number}-{path.name}"
-        return self._copy(path, staged), staged
-
-    def _copy(self, path: Path, staged: str) -> FileEntry:
+    def _copy(self, path: str, staged: str) -> FileEntry:
+        """Stage one file, below the import's folder; what it holds."""
         target = self._task.folder / staged
-        try:
-            entry = fsio.take_copy(path, target, link=self._task.link)
-        except FileNotFoundError:
+        if target.parent not in self._made:
             self._own(*fsio.make_directories(target.parent, 0o700))
-            entry = fsio.take_copy(path, target, link=self._task.link)
+            self._made = {target.parent}  # the next one is nearly always in there, too
+        if is_address(path):
+            fsio.write_new(target, fetch(path))
+            entry = replace(fsio.hash_file(target), name=path.rpartition("/")[2])
+        else:
+            entry = fsio.take_copy(Path(path), target, link=self._task.link)
         if not self._task.link:
             self._own(target)
         return entry
@@ -94,8 +100,10 @@ class Reader:
             if self._task.folder in path.parents:
                 os.chown(path, *self._task.owner, follow_symlinks=False)
 
-    def _component(self, section: str) -> str:
-        return self._task.component or policy.component(section, [self._task.suite])
+    def _component(self, origin: Origin) -> Callable[[str], str]:
+        """How the component follows from a section: not at all, where somebody has said it."""
+        said = self._task.component or origin.component
+        return lambda section: said or policy.component(section, [self._task.suite])
 
     def _fits(self, package: StagedPackage, file: str) -> list[Problem]:
         """The suite has its component and architecture."""
@@ -118,9 +126,11 @@ class Reader:
 
     # -- binaries -----------------------------------------------------------------------------------------------------
 
-    def _binary(self, number: int, path: Path) -> tuple[StagedPackage | None, list[Problem]]:
-        entry, staged = self._take(number, path)
-        outcome = check_alone(self._task.folder / staged, entry, self._component, self._task.now)
+    def _binary(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
+        name = origin.path.rpartition("/")[2]
+        staged = f"{number // _IN_FOLDER}/{number}-{name}"
+        entry = self._copy(origin.path, staged)
+        outcome = check_alone(self._task.folder / staged, entry, self._component(origin), self._task.now)
         binary = outcome.package
         if binary is None or outcome.problems:
             return None, list(outcome.problems)
@@ -145,28 +155,30 @@ class Reader:
 
     # -- sources ------------------------------------------------------------------------------------------------------
 
-    def _source(self, number: int, path: Path) -> tuple[StagedPackage | None, list[Problem]]:
-        entry, staged = self._take(number, path)
+    def _source(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
+        where, _, name = origin.path.rpartition("/")
+        beside = f"{number // _IN_FOLDER}/{number}"
+        staged = f"{beside}/{name}"
+        entry = self._copy(origin.path, staged)
         text, problems = self._text(staged, entry)
         if text is None:
             return None, problems
         stanza, more = deb822.parse(text, entry.name)
         if stanza is None:
             return None, [*problems, *more]
-        folder = self._task.folder / Path(staged).parent
-        taken = {
-            row.name: self._copy(path.with_name(row.name), f"{Path(staged).parent}/{row.name}")
-            for row in read_rows(stanza, entry.name, columns=3)[0]
-            if FILE_NAME.fullmatch(row.name) and os.path.lexists(path.with_name(row.name))
-        }
+        taken: dict[str, FileEntry] = {}
+        for row in read_rows(stanza, entry.name, columns=3)[0]:
+            if FILE_NAME.fullmatch(row.name):
+                with contextlib.suppress(FileNotFoundError):  # an orig may be in the archive already
+                    taken[row.name] = self._copy(f"{where}/{row.name}", f"{beside}/{row.name}")
         section, priority = _place(stanza)
         context = SourceContext(
             source=stanza.get("Source"),
             version=stanza.get("Version"),
             section=section,
             priority=priority,
-            component=self._component(section),
-            folder=folder,
+            component=self._component(origin)(section),
+            folder=self._task.folder / beside,
             files=taken,
             checks=self._task.suite.checks,
         )

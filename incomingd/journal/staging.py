@@ -7,7 +7,7 @@ nothing. One process fills it; the publisher reads it while that one waits, and 
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,16 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """One .deb or .dsc where it was found."""
+    """One .deb or .dsc where it was found: a file, or an address.
+
+    ``component`` and ``sha256`` are what a repository's index says of it; None where there is no index.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    component: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,7 @@ class Staging:
         """Close it; nothing is left beside the one file."""
         self._db.close()
 
-    def keep(self, origins: Iterable[Origin]) -> list[Origin]:
+    def keep(self, origins: Collection[Origin]) -> list[Origin]:
         """Drop what is not among ``origins`` as it is now, or was not read well; return those to be read."""
         with translated(self._path), self._transaction():
             self._db.execute("CREATE TEMP TABLE now (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER)")
@@ -129,11 +134,9 @@ class Staging:
                 "DELETE FROM items WHERE problems <> '[]' OR NOT EXISTS (SELECT 1 FROM now n WHERE n.path = origin"
                 " AND n.size = items.size AND n.mtime_ns = items.mtime_ns)"
             )
-            rows = self._db.execute(
-                "SELECT path, size, mtime_ns FROM now WHERE path NOT IN (SELECT origin FROM items) ORDER BY path"
-            ).fetchall()
+            read = {path for (path,) in self._db.execute("SELECT origin FROM items")}
             self._db.execute("DROP TABLE now")
-        return [Origin(path=path, size=size, mtime_ns=mtime_ns) for path, size, mtime_ns in rows]
+        return [origin for origin in origins if origin.path not in read]
 
     def next_id(self) -> int:
         """A number that no item has."""
