@@ -39,7 +39,7 @@ class Apt:
             'APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Sandbox::User "root";\n'
             'Acquire::Languages "none"; Acquire::Retries "0"; Debug::NoLocking "true";\n'
             f'DPkg::Options {{ "--root={root}/root"; "--force-all"; "--log={root}/log/dpkg"; }};\n'
-            'DPkg::Path "/usr/sbin:/usr/bin:/sbin:/bin";\n'
+            'DPkg::Path "/usr/sbin:/usr/bin:/sbin:/bin"; DPkg::Use-Pty "false";\n'
         )
 
     def run(self, *words: str, tool: str = "apt-get") -> str:

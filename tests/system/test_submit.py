@@ -202,7 +202,6 @@ def test_no_daemon_in_time(idle: Instance, builder: Builder) -> None:
 
 
 def test_a_halted_service(instance: Instance, builder: Builder) -> None:
-    shutil.rmtree(instance.state / "gnupg/signing")
     instance.set("archive", signing_keys=["0" * 40])
     instance.reload()
     until(lambda: instance.health().startswith("halted"), "the halt")
