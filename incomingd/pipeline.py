@@ -86,6 +86,7 @@ class Pipeline:
         self._backoff = Backoff()  # of uploads, by id
         self._publish_backoff = Backoff()
         self._looks = 0
+        self._interrupted = False  # a publish failed, perhaps at its commit
         self._rejections = 0
         self._threads: list[threading.Thread] = []
         self._hands = ThreadPoolExecutor(_workers(config) + _SEAL_AHEAD, thread_name_prefix="check")
@@ -331,6 +332,9 @@ class Pipeline:
             self._asked.clear()
             if not self._prepared:
                 self._prepare()
+            if self._interrupted:
+                self._publisher.put_back()
+                self._interrupted = False
             if self._on_hold():
                 return self._pulse.idle
             batch = self.uploads.head(self.config.publish.batch)
@@ -339,6 +343,7 @@ class Pipeline:
                 return 0.0
             return 0.0 if self._publisher.tidy() else self._pulse.idle
         except Retry as failure:
+            self._interrupted = True
             delay = self._publish_backoff.failed(0, time.monotonic())
             log.warning("publishing waits %.0f s: %s", delay, failure)
             self.board.degrade(failure)
@@ -348,6 +353,7 @@ class Pipeline:
             log.error("publishing is halted: %s", failure)
             self.board.halt(failure)
             self._prepared = False
+            self._interrupted = True
             self._pulse.ready()
             return self._rest(_HALT_RETRY)
 

@@ -109,6 +109,16 @@ class Publisher:
                 f"to this archive (docs/operators.md), or move {link} away to begin with an empty suite; then reload"
             )
 
+    def put_back(self) -> None:
+        """Put what a publish left behind when it failed into the queue again. Raises ``Retry``.
+
+        A publish does so itself where it can; where its commit failed, the journal itself cannot be written.
+        """
+        with self._journal.writing():
+            for upload in self._uploads.open():
+                if upload.stage is Stage.PUBLISHING:
+                    self._uploads.move(upload, Stage.QUEUED, self._clock(), "not published yet: the journal failed")
+
     def publish(self, batch: Sequence[Upload]) -> list[Upload]:
         """Publish uploads that are ``queued``, in the given order; return them as they ended."""
         if batch and self._importer.is_import(batch[0]):

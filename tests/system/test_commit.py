@@ -1,0 +1,53 @@
+"""A publish whose commit fails, as on a full disk, is tried again by the same daemon."""
+
+from typing import Any
+
+import pytest
+
+from incomingd.config.reader import load
+from incomingd.errors import Retry
+from incomingd.journal.generations import Generations
+from incomingd.pipeline import Pipeline
+from tests.support import packages
+from tests.support.instance import Instance, until
+from tests.support.uploads import Builder
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As long as something stands in it, the next commit takes it out and fails."""
+    planned: list[str] = []
+    real = Generations.add
+
+    def add(self: Generations, *words: Any) -> None:
+        real(self, *words)
+        if planned:
+            raise Retry(planned.pop())
+
+    monkeypatch.setattr(Generations, "add", add)
+    return planned
+
+
+def test_an_upload_and_an_import_are_published_after_a_commit_that_failed(
+    idle: Instance, builder: Builder, failures: list[str]
+) -> None:
+    pipeline = Pipeline(load(idle.config))
+    pipeline.start()
+    try:
+        until((idle.archive / "dists/stable").exists, "the first generation")
+        failures.append("no space left")
+        idle.succeeded(builder.upload("hello", "1.0-1").send_directory(idle.incoming))
+        assert failures == []
+        tree = idle.root / "tree"
+        tree.mkdir()
+        packages.binary(tree, "other", "1.0-1")
+        failures.append("no space left")
+        asked = idle.ctl("import", "--suite", "stable", tree, "--no-wait")
+        assert asked.returncode == 0, asked.stderr
+        pipeline.requested()
+        done = idle.succeeded(asked.stdout.partition(":")[0])
+        assert failures == []
+        assert done["published"]["suites"]["stable"]["generation"] == 3
+    finally:
+        pipeline.stop()
+    assert idle.ctl("fsck").returncode == 0
