@@ -1,73 +1,27 @@
-"""A source package and its binaries as Debian built them: hello, with the .dsc that its maintainer signed.
+"""A source package and its binaries as Debian built them: hello, with the .dsc that its maintainer signed."""
 
-They are fetched once, from wherever this machine's own apt gets its packages, into ``$INCOMINGD_TEST_CACHE``
-(``.cache/`` by default).
-"""
-
-import fcntl
-import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debian.deb822 import Deb822, Dsc
+from debian.deb822 import Dsc
 
 from tests.support.apt import Apt, served
+from tests.support.debian import Registry, fetched
 from tests.support.instance import Instance
 from tests.support.uploads import Builder, Upload
-
-CACHE = Path(os.environ.get("INCOMINGD_TEST_CACHE", Path(__file__).parents[2] / ".cache"))
-_OPTION_LINE = re.compile(r"^deb(-src)?\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<rest>\S.*)$")
 
 
 @pytest.fixture(scope="session")
 def hello() -> Path:
     """The folder with what Debian has of hello."""
-    folder = CACHE / "hello"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "hello.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may share the cache
-        if not folder.is_dir():
-            _fetch(folder)
-    return folder
 
+    def fetch(registry: Registry, folder: Path) -> None:
+        registry.sources(folder, ["hello"])
+        registry.download(folder, ["hello"])
 
-def _fetch(folder: Path) -> None:
-    part = folder.with_name("hello.part")
-    shutil.rmtree(part, ignore_errors=True)
-    download, apt = part / "files", part / "apt"
-    for made in (download, apt / "lists/partial", apt / "archives/partial", apt / "sources"):
-        made.mkdir(parents=True)
-    _write_sources(apt / "sources")
-    options = (
-        *("Dir::Etc::SourceList=/dev/null", f"Dir::Etc::SourceParts={apt}/sources", f"Dir::State::Lists={apt}/lists"),
-        *(f"Dir::Cache={apt}", "Acquire::Languages=none", "APT::Sandbox::User=root", "Debug::NoLocking=true"),
-    )
-    command = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
-    for words in (["update"], ["source", "--download-only", "hello"], ["download", "hello"]):
-        done = subprocess.run([*command, *words], cwd=download, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            pytest.skip(f"hello cannot be fetched: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    download.rename(folder)
-    shutil.rmtree(part)
-
-
-def _write_sources(folder: Path) -> None:
-    """The machine's own sources, with the source packages of each."""
-    for number, file in enumerate([Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]):
-        if file.suffix == ".sources":
-            stanzas = [stanza for stanza in Deb822.iter_paragraphs(file.read_text()) if "URIs" in stanza]
-            for stanza in stanzas:
-                stanza["Types"] = "deb deb-src"
-            (folder / f"{number}.sources").write_text("\n".join(stanza.dump() for stanza in stanzas))
-        elif file.suffix == ".list" and file.is_file():
-            found = [match for line in file.read_text().splitlines() if (match := _OPTION_LINE.match(line))]
-            entries = {(f"[{one['options']}] " if one["options"] else "") + one["rest"] for one in found}
-            lines = (f"{kind} {entry}\n" for entry in sorted(entries) for kind in ("deb", "deb-src"))
-            (folder / f"{number}.list").write_text("".join(lines))
+    return fetched("hello", fetch)
 
 
 @pytest.fixture
