@@ -15,6 +15,9 @@ from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.report.status import render
 
+#: Of what one generation changed: an import brings thousands of packages.
+_CHANGES_SHOWN = 100
+
 
 def _suites(config: Config, given: Sequence[str]) -> list[str]:
     """The suites that are asked for, by name or codename; all where none is."""
@@ -137,8 +140,11 @@ def history(instance: Instance, suites: Sequence[str], package: str | None, limi
         return
     for entry in found:
         click.echo(f"{entry.at}  {entry.suite} generation {entry.generation}: {entry.reason}")
-        for line in _change_lines(entry):
+        lines = list(_change_lines(entry))
+        for line in lines[:_CHANGES_SHOWN]:
             click.echo(f"    {line}")
+        if len(lines) > _CHANGES_SHOWN:
+            click.echo(f"    and {len(lines) - _CHANGES_SHOWN} more; --json has them all, --package those of one")
 
 
 def _change_lines(entry: HistoryEntry) -> Iterator[str]:
