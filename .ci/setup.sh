@@ -2,8 +2,8 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES apt-utils dbus dpkg-dev dput lintian nginx-light openssh-client openssh-server reprepro
-  rsync systemd util-linux xz-utils zstd"
+TEST_PACKAGES="$RUN_PACKAGES apt-utils dbus dpkg-dev dput lintian nginx-light openssh-client openssh-server
+  python3-dput reprepro rsync systemd util-linux xz-utils zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
@@ -32,6 +32,19 @@ debian_packages() {
   as_root apt-get update -qq
   # Debian starts what it installs; the tests start their own.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >&2
+}
+
+# unpacked_package NAME…: download and unpack in .cache those that cannot be installed beside the others.
+unpacked_package() {
+  for package; do
+    [ ! -e ".cache/$package" ] || continue
+    say "unpacking the Debian package $package"
+    rm -rf .cache/new
+    mkdir -p .cache/new/root
+    (cd .cache/new && apt-get download -qq -o APT::Sandbox::User=root "$package" && dpkg-deb -x "$package"_*.deb root)
+    mv .cache/new/root ".cache/$package"
+    rm -r .cache/new
+  done
 }
 
 # virtual_environment EXTRAS: .venv with this project and its extras, made anew when pyproject.toml changes.

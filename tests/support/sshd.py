@@ -42,8 +42,8 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path) -> Iterator[Sshd]:
-    """Start one, and end it. Skips where there is none, or where one cannot be run."""
+def sshd(folder: Path, settings: str = "") -> Iterator[Sshd]:
+    """Start one, with more ``settings`` of sshd_config(5), and end it. Skips where there is none, or none can run."""
     if _SSHD is None or not shutil.which("ssh"):
         pytest.skip("sshd or ssh is not installed")
     if os.geteuid() != 0:
@@ -53,18 +53,19 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     shutil.copy(folder / "id.pub", folder / "authorized_keys")
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # compiled into sshd; it changes root to it
-    port = _free_port()
+    port = free_port()
     kind, key, *_ = (folder / "host.pub").read_text().split()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port},[localhost]:{port} {kind} {key}\n")
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\nUsePAM yes\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPermitRootLogin prohibit-password\n"
         "PasswordAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
+        f"{settings}"
     )
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([_SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
     try:
-        until(lambda: _listens(port) or server.poll() is not None, "sshd")
+        until(lambda: listens(port) or server.poll() is not None, "sshd")
         assert server.poll() is None, (folder / "log").read_text()
         yield Sshd(port=port, folder=folder)
     finally:
@@ -72,13 +73,15 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """True where somebody does."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

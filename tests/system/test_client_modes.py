@@ -1,11 +1,12 @@
 """The other ways in which the clients of docs/clients.md send, each with the real one over a real sshd."""
 
+import random
+import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from tests.support.instance import Instance
+from tests.support.instance import Instance, until
 from tests.support.sshd import Sshd
 from tests.support.uploads import Builder
 from tests.system.test_clients import needs, run, server
@@ -63,22 +64,22 @@ def test_sftp_of_files(instance: Instance, builder: Builder, server: Sshd) -> No
     instance.succeeded(upload.flat_name)
 
 
-@needs("dput")
 @needs("rsync")
-def test_dput_over_rsync(idle: Instance, builder: Builder, server: Sshd, tmp_path: Path) -> None:
-    """It sets modes over a second ssh connection; the settle time that is the default is longer than that takes."""
-    idle.set("incoming.default", settle="2s")
-    idle.start()
-    upload = builder.upload("hello", "1.0-1")
-    shell = tmp_path / "bin/ssh"
-    shell.parent.mkdir()
-    shell.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {" ".join(server.options)} "$@"\n')
-    shell.chmod(0o755)
-    config = tmp_path / "dput.cf"
-    config.write_text(
-        f"[ours]\nfqdn = 127.0.0.1\nlogin = root\nincoming = {idle.incoming}\nmethod = rsync\n"
-        "run_dinstall = 0\nallow_unsigned_uploads = 0\n"
-    )
-    environment = {"PATH": f"{shell.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "GNUPGHOME": str(builder.keys.home)}
-    run("dput", "--config", config, "ours", upload.changes, env=environment)
-    idle.succeeded(upload.flat_name)
+@pytest.mark.parametrize("option", ["--partial", "--inplace"])
+def test_an_rsync_that_is_interrupted_and_resumed(
+    instance: Instance, builder: Builder, server: Sshd, option: str
+) -> None:
+    """What came of the .deb lies under its own name then, and the .changes may be there before it."""
+    upload = builder.upload("hello", "1.0-1", content=random.Random(1).randbytes(1 << 20).hex())
+    deb, there = upload.file("*.deb"), instance.incoming / "job-7"
+    shell = " ".join(["ssh", *server.options])
+    command = ["rsync", "-a", option, "-e", shell, f"{upload.folder}/", f"root@127.0.0.1:{there}/"]
+    first = subprocess.Popen([*command, "--bwlimit=256"], stderr=subprocess.DEVNULL)
+    until(lambda: any(file.stat().st_size > 100_000 for file in there.glob("*hello*.deb*")), "a part of it")
+    first.terminate()
+    assert first.wait() != 0
+    until((there / deb.name).exists, "the part under the name of the whole")
+    assert (there / deb.name).stat().st_size < deb.stat().st_size
+    assert instance.status("job-7")["stage"] == "receiving"  # type: ignore[index]
+    run(*command)
+    assert instance.succeeded("job-7")["warnings"] == []

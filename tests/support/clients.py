@@ -1,0 +1,128 @@
+"""dput and dput-ng as people have them, and the servers that they send to."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.instance import PATIENCE, until
+from tests.support.sshd import Sshd, free_port, listens
+
+#: Debian's dput-ng conflicts with its dput: ``./test`` unpacks it here.
+DPUT_NG = Path(__file__).parents[2] / ".cache/dput-ng"
+_NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+class Home:
+    """An uploader's home: settings of dput and dput-ng, a gnupg home, and an ssh that knows the server."""
+
+    def __init__(self, folder: Path, gnupg: Path, server: Sshd) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir(parents=True)
+        # ssh looks for its settings where passwd(5) says, whatever $HOME is.
+        for name in ("ssh", "scp"):
+            program = folder / "bin" / name
+            program.write_text(f'#!/bin/sh\nexec /usr/bin/{name} {" ".join(server.options)} "$@"\n')
+            program.chmod(0o755)
+        # dput-ng's sftp is no ssh: it reads them in $HOME.
+        (folder / ".ssh").mkdir(mode=0o700)
+        shutil.copy(server.folder / "known_hosts", folder / ".ssh")
+        (folder / ".ssh/config").write_text(f"Host 127.0.0.1\n IdentityFile {server.settings['IdentityFile']}\n")
+        self.environment = {
+            "PATH": f"{folder}/bin:/usr/bin:/bin",
+            "HOME": str(folder),
+            "GNUPGHOME": str(gnupg),
+            "DEBEMAIL": "joan.builder@example.org",
+            "DEBFULLNAME": "Joan Builder",
+            "LANG": "C.UTF-8",
+        }
+
+    def run(self, *command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run something there, to its end, whatever that is."""
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env=self.environment,
+            cwd=folder or self.folder,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def dput(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
+        """dput, with ``settings`` for the host ``archive`` in ~/.dput.cf."""
+        return self._old("dput", *words, settings=settings)
+
+    def dcut(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
+        """The dcut that comes with it."""
+        return self._old("dcut", *words, settings=settings)
+
+    def _old(
+        self, program: str, *words: str | Path, settings: Mapping[str, object]
+    ) -> subprocess.CompletedProcess[str]:
+        lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
+        (self.folder / ".dput.cf").write_text(f"[archive]\n{lines}")
+        return self.run(program, *words)
+
+    def dput_ng(self, program: str, *words: str | Path, profile: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+        """dput-ng's dput or dcut, with ``profile`` as that of the host ``archive``."""
+        if not DPUT_NG.exists():
+            pytest.skip("dput-ng is not unpacked")
+        mine = self.folder / ".dput.d"
+        if not mine.exists():
+            shutil.copytree(DPUT_NG / "etc/dput.d", mine, ignore=shutil.ignore_patterns("README"))
+            # It looks below its working directory, too: there it finds what is in /usr/share where it is installed.
+            (self.folder / "skel").symlink_to(DPUT_NG / "usr/share/dput-ng")
+        (mine / "profiles/archive.json").write_text(json.dumps(profile))
+        return self.run("/usr/bin/python3", DPUT_NG / "usr/bin" / program, *words)
+
+
+@contextlib.contextmanager
+def ftp_server(folder: Path) -> Iterator[int]:
+    """pyftpdlib's own server: anybody may write in ``folder``. Its port."""
+    pytest.importorskip("pyftpdlib")
+    port = free_port()
+    command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-w", "-d", folder]
+    with _running(command, port):
+        yield port
+
+
+@contextlib.contextmanager
+def put_server(folder: Path, work: Path) -> Iterator[int]:
+    """nginx, as docs/clients.md sets it up: PUT writes in ``folder``. Its port."""
+    if _NGINX is None:
+        pytest.skip("nginx is not installed")
+    port = free_port()
+    work.mkdir()
+    temporary = folder.parent / "put"  # on the same file system: what is renamed in is never seen half written
+    temporary.mkdir()
+    user = "user root;" if os.geteuid() == 0 else ""
+    (work / "nginx.conf").write_text(
+        f"{user} daemon off; worker_processes 1; pid {work}/pid; error_log {work}/error.log;\n"
+        f"events {{ }}\nhttp {{ access_log off;\n"
+        + "".join(f"{kind}_temp_path {work}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+        + f"server {{ listen 127.0.0.1:{port}; location /incoming/ {{ alias {folder}/;\n"
+        f"client_body_temp_path {temporary}; dav_methods PUT;\n"
+        "client_max_body_size 4g; dav_access user:rw group:r all:r; limit_except PUT { deny all; } } } }\n"
+    )
+    with _running([_NGINX, "-p", work, "-c", work / "nginx.conf", "-e", work / "error.log"], port):
+        yield port
+
+
+@contextlib.contextmanager
+def _running(command: list[Any], port: int) -> Iterator[None]:
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: listens(port) or server.poll() is not None, str(command[0]))
+        assert server.poll() is None, f"{command} ended with {server.returncode}"
+        yield
+    finally:
+        server.terminate()
+        server.wait()
