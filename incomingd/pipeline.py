@@ -129,7 +129,8 @@ class Pipeline:
         try:
             self._checkers.warm()
         except Retry as failure:
-            log.warning("%s", failure)  # the first upload will say so again
+            if not self._stopping.is_set():
+                log.warning("%s", failure)  # the first upload will say so again
 
     def _recover(self) -> None:
         recovery.recover(self.config, self.places, self.uploads, self._clock)
