@@ -25,7 +25,7 @@ from incomingd.importing import tree
 from incomingd.importing.load import load
 from incomingd.importing.reading import Task
 from incomingd.importing.repository import Repository, is_address
-from incomingd.journal.staging import NAME, Origin, Staging
+from incomingd.journal.staging import Origin, Staging
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Operation, OperationKind, Upload, UploadKind
 
@@ -77,7 +77,7 @@ def import_(
         raise click.UsageError("name either PATHs or one --from-repo.")
     if from_repo and keyring is None:
         raise click.UsageError("--from-repo needs --keyring: the public keys that the repository is signed with.")
-    instance.journal().close()  # says so where there is none, or where it may not be read
+    instance.journal().close()  # as its owner from here on; says so where there is none, or where it may not be read
     there = from_suite or suite
     base = from_repo if from_repo is None or is_address(from_repo) else os.path.realpath(from_repo)
     name = _name(suite, component or "", str(newest), base or "", there, *map(os.path.realpath, paths))
@@ -121,8 +121,8 @@ def _read_and_ask(
     link: bool,
 ) -> Upload | None:
     """Read what ``find`` finds and put the request into the queue; None where there are problems, which were told."""
-    folder, owner = instance.places.imports / name, _owner(instance)
-    _make_folders(folder, owner)
+    folder = instance.places.imports / name
+    fsio.make_directories(folder, 0o700)
     task = Task(
         config=instance.config,
         suite=suite,
@@ -131,7 +131,6 @@ def _read_and_ask(
         link=link,
         now=datetime.now(UTC),
         keyring=instance.places.uploaders_home,
-        owner=owner,
     )
     with _alone(folder):
         staging = Staging(folder)
@@ -140,8 +139,6 @@ def _read_and_ask(
                 return None
         finally:
             staging.close()
-            if owner:
-                os.chown(folder / NAME, *owner)
         fsio.sync_file_systems([folder])
         operation = Operation(kind=OperationKind.IMPORT, suite=suite.name, staged=name, newest=newest)
         return ask(instance, name, operation)
@@ -162,22 +159,6 @@ def _read(task: Task, staging: Staging, origins: Sequence[Origin]) -> bool:
     elif not origins:
         click.echo("incomingctl: there is no .deb and no .dsc; nothing was changed", err=True)
     return bool(origins) and not count
-
-
-# -- where it is staged -----------------------------------------------------------------------------------------------
-
-
-def _owner(instance: Instance) -> tuple[int, int] | None:
-    """Whose the state folder is, where root does this for the daemon's user."""
-    status = instance.places.state.stat()
-    return (status.st_uid, status.st_gid) if os.geteuid() == 0 and status.st_uid != 0 else None
-
-
-def _make_folders(folder: Path, owner: tuple[int, int] | None) -> None:
-    for path in (folder.parent, folder):
-        fsio.make_directories(path, 0o700)
-        if owner:
-            os.chown(path, *owner)
 
 
 @contextlib.contextmanager

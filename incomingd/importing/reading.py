@@ -13,6 +13,7 @@ from pathlib import Path
 
 from incomingd import fsio, rules
 from incomingd.config import Config, SuiteConfig
+from incomingd.errors import Retry
 from incomingd.importing.repository import fetch, is_address
 from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
 from incomingd.model import FILE_NAME, BinaryKind, FileEntry, Problem, SourcePackage, plain, pool_directory
@@ -30,10 +31,7 @@ _IN_FOLDER = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What an import is: into which suite and component (None: as the section says), staged where, and by whose rules.
-
-    ``owner`` are the user and group that staged files are given, None to leave them as they are.
-    """
+    """What an import is: into which suite and component (None: as each section says), staged where, by whose rules."""
 
     config: Config
     suite: SuiteConfig
@@ -42,7 +40,6 @@ class Task:
     link: bool
     now: datetime
     keyring: Path
-    owner: tuple[int, int] | None
 
 
 class Reader:
@@ -69,6 +66,8 @@ class Reader:
             problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=name)]
         except FileNotFoundError:
             problems = [rules.MISSING_FILE.problem("it is listed, and it is not there", file=name)]
+        except PermissionError as error:
+            raise Retry(f"{origin.path}: cannot be read by the user {os.geteuid()}, who runs incomingd") from error
         if package is not None:
             problems += self._fits(package, name)
             if origin.sha256 not in (None, package.sha256):
@@ -82,23 +81,14 @@ class Reader:
         """Stage one file, below the import's folder; what it holds."""
         target = self._task.folder / staged
         if target.parent not in self._made:
-            self._own(*fsio.make_directories(target.parent, 0o700))
+            fsio.make_directories(target.parent, 0o700)
             self._made = {target.parent}  # the next one is nearly always in there, too
         if is_address(path):
             fsio.write_new(target, fetch(path))
             entry = replace(fsio.hash_file(target), name=path.rpartition("/")[2])
         else:
             entry = fsio.take_copy(Path(path), target, link=self._task.link)
-        if not self._task.link:
-            self._own(target)
         return entry
-
-    def _own(self, *paths: Path) -> None:
-        if self._task.owner is None:
-            return
-        for path in paths:
-            if self._task.folder in path.parents:
-                os.chown(path, *self._task.owner, follow_symlinks=False)
 
     def _component(self, origin: Origin) -> Callable[[str], str]:
         """How the component follows from a section: not at all, where somebody has said it."""
