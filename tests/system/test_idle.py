@@ -1,0 +1,30 @@
+"""A daemon with nothing to do does nothing: it wakes up for the periodic scan and the watchdog, and for nothing else."""
+
+import time
+
+from tests.support.instance import Instance, until
+from tests.support.processes import memory, wake_ups
+from tests.support.uploads import Builder
+
+WATCHED = 20.0
+#: A scan every 10 s takes about ten, with its report. A loop that looks every half second would be forty more.
+AT_MOST = 40
+MEMORY = 100 << 20
+
+
+def test_at_rest(instance: Instance, builder: Builder) -> None:
+    instance.succeeded(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
+    assert instance.daemon
+    daemon = instance.daemon.pid
+
+    def rests() -> bool:
+        before = wake_ups(daemon)
+        time.sleep(1)  # what follows an upload, as housekeeping, has an end
+        return wake_ups(daemon) == before
+
+    until(rests, "the daemon's rest")
+    before = wake_ups(daemon)
+    time.sleep(WATCHED)
+    woken = wake_ups(daemon) - before
+    assert woken <= AT_MOST
+    assert memory(daemon) < MEMORY
