@@ -131,7 +131,9 @@ class Staging:
                 "INSERT OR IGNORE INTO now VALUES (?, ?, ?)", ((o.path, o.size, o.mtime_ns) for o in origins)
             )
             self._db.execute(
-                "DELETE FROM items WHERE problems <> '[]' OR NOT EXISTS (SELECT 1 FROM now n WHERE n.path = origin"
+                # A source that lacked a file is read again: it may be there now.
+                "DELETE FROM items WHERE problems <> '[]' OR id IN (SELECT item FROM files WHERE staged IS NULL)"
+                " OR NOT EXISTS (SELECT 1 FROM now n WHERE n.path = origin"
                 " AND n.size = items.size AND n.mtime_ns = items.mtime_ns)"
             )
             read = {path for (path,) in self._db.execute("SELECT origin FROM items")}

@@ -192,3 +192,44 @@ def test_words_that_make_no_sense_are_refused(instance: Instance, tree: Path) ->
         assert said in done.stderr
     empty = import_tree(instance, tree)
     assert (empty.returncode, "there is no .deb and no .dsc" in empty.stderr) == (1, True)
+
+
+def test_what_was_read_and_is_gone_is_told(idle: Instance, tree: Path) -> None:
+    with idle:
+        pass
+    packages.binary(tree, "hello", "1.0-1")
+    asked = import_tree(idle, tree, "--no-wait").stdout.partition(":")[0]
+    shutil.rmtree(idle.state / "imports" / asked)
+    with idle:
+        assert idle.failed(asked) == ["import-gone"]
+        assert import_tree(idle, tree).returncode == 0
+
+
+def test_a_source_needs_all_of_its_files(instance: Instance, tree: Path, tmp_path: Path) -> None:
+    orig = next(file for file in packages.source(tree, "hello", "2.0-1", form="quilt") if ".orig." in file.name)
+    away = orig.rename(tmp_path / orig.name)
+    done = import_tree(instance, tree)
+    assert done.returncode == 1
+    assert "[missing-orig]" in done.stdout
+    away.rename(orig)
+    assert import_tree(instance, tree).returncode == 0
+    # The next version shares it, and it is in the archive now.
+    later = tmp_path / "later"
+    later.mkdir()
+    shutil.copy(orig, later)
+    for file in packages.source(later, "hello", "2.0-2", form="quilt"):
+        if ".orig." in file.name:
+            file.unlink()
+    assert import_tree(instance, later).returncode == 0
+    assert "hello_2.0.orig.tar.gz" in client(instance, tmp_path).source("hello", unpack=False)
+
+
+def test_a_suite_that_wants_sources_gets_no_binary_without(instance: Instance, tree: Path) -> None:
+    instance.set("suites.stable.checks", require_source=True)
+    instance.reload()
+    packages.binary(tree, "hello", "2.0-1")
+    until(lambda: "taken up" in instance.log() or "in force" in instance.log(), "the reload")
+    done = import_tree(instance, tree)
+    assert (done.returncode, "[missing-source]" in done.stdout) == (1, True)
+    packages.source(tree, "hello", "2.0-1", form="quilt")
+    assert import_tree(instance, tree).returncode == 0
