@@ -407,6 +407,25 @@ MORE_PROBLEMS = _rule(
 )
 CHECK_MEMORY = _rule("check-memory", "An upload is read within worker_memory.", "make the upload smaller")
 
+_section("The operator's own checks")
+LINTIAN = _rule(
+    "lintian",
+    "lintian finds no tag that rejects ([checks.lintian]).",
+    "see: lintian-explain-tags",
+    "lintian(1)",
+)
+EXTERNAL_CHECK = _rule(
+    "external-check", "Each program of [checks.commands] accepts the upload.", "mend what it has found"
+)
+EXTERNAL_CHECK_LIMIT = _rule(
+    "external-check-limit",
+    "Such a check ends within its time, and says no more than 1 MiB.",
+    "make the upload smaller, or ask the operator for a higher limit",
+)
+EXTERNAL_CHECK_FAILED = _rule(
+    "external-check-failed", "Such a check works (told as a warning).", "have the operator look at it"
+)
+
 
 def reference() -> str:
     """docs/problems.md."""

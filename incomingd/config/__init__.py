@@ -11,6 +11,7 @@ from typing import Any
 from incomingd.config.values import (
     Parser,
     architecture,
+    command,
     component,
     count,
     duration,
@@ -66,6 +67,30 @@ class ChecksConfig:
     worker_cpu: float = _setting(duration, 120.0)
     worker_time: float = _setting(duration, 600.0)
     worker_memory: int = _setting(size, 512 << 20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintianConfig:
+    """``[checks.lintian]``: lintian over each upload that has passed all other checks."""
+
+    reject: tuple[str, ...] = _setting(list_of(text), ())
+    warn: tuple[str, ...] = _setting(list_of(text), ("error", "warning"))
+    overrides: bool = _setting(flag, True)
+    time: float = _setting(duration, 300.0)
+    memory: int = _setting(size, 2 << 30)
+    failure: str = _setting(one_of("retry", "warn"), "retry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandConfig:
+    """``[checks.commands.NAME]``: a program of the operator's over each upload that has passed all other checks."""
+
+    name: str
+    command: tuple[str, ...] = _setting(command)
+    findings: str = _setting(one_of("problems", "warnings"), "problems")
+    time: float = _setting(duration, 300.0)
+    memory: int = _setting(size, 2 << 30)
+    failure: str = _setting(one_of("retry", "warn"), "retry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +166,8 @@ class Config:
     uploaders: tuple[UploaderRule, ...]
     publish: PublishConfig
     checks: ChecksConfig
+    lintian: LintianConfig | None = None
+    commands: tuple[CommandConfig, ...] = ()
 
     def suite(self, name: str) -> SuiteConfig | None:
         """The suite of that table name."""

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from incomingd.config import (
     ArchiveConfig,
     ChecksConfig,
+    CommandConfig,
     Config,
+    LintianConfig,
     PublishConfig,
     QueueConfig,
     ServiceConfig,
@@ -78,7 +80,7 @@ class _Reader:
         for key in document:
             if key not in tables:
                 self.fault(plain(key), "", f"is not a table of this configuration; allowed are {', '.join(tables)}")
-        checks = self.table(ChecksConfig, document.get("checks", {}), "checks")
+        checks, lintian, commands = self.checks(document.get("checks", {}))
         config = Config(
             file=self.file,
             archive=self.table(ArchiveConfig, document.get("archive", {}), "archive"),
@@ -91,6 +93,8 @@ class _Reader:
             uploaders=tuple(self.uploaders(document)),
             publish=self.table(PublishConfig, document.get("publish", {}), "publish"),
             checks=checks,
+            lintian=lintian,
+            commands=commands,
         )
         self.contradictions(config)
         if self.errors:
@@ -101,8 +105,9 @@ class _Reader:
         where = f"{self.file}: [{table}]" + (f" {key}:" if key else "")
         self.errors.append(f"{where} {what}")
 
-    def named(self, document: Mapping[str, Any], table: str) -> Iterable[tuple[str, Any]]:
-        entries = document.get(table, {})
+    def named(self, document: Mapping[str, Any], key: str, table: str = "") -> Iterable[tuple[str, Any]]:
+        """The tables below ``document[key]``; ``table`` is the whole name of that one, where it is another."""
+        entries, table = document.get(key, {}), table or key
         if not isinstance(entries, dict) or not entries:
             self.fault(table, "", f"there must be at least one [{table}.NAME] table")
             return
@@ -110,6 +115,18 @@ class _Reader:
             if not WORD.fullmatch(name):
                 self.fault(f"{table}.{plain(name)}", "", "the table's name must be letters, digits and . + ~ _ -")
             yield name, entry
+
+    def checks(self, entry: Any) -> tuple[ChecksConfig, LintianConfig | None, tuple[CommandConfig, ...]]:
+        """The rules that can be set, and the checks that are the operator's own: there where their tables are."""
+        if not isinstance(entry, dict):
+            return self.table(ChecksConfig, entry, "checks"), None, ()
+        rest = {key: value for key, value in entry.items() if key not in ("lintian", "commands")}
+        commands = self.named(entry, "commands", "checks.commands") if "commands" in entry else ()
+        return (
+            self.table(ChecksConfig, rest, "checks"),
+            self.table(LintianConfig, entry["lintian"], "checks.lintian") if "lintian" in entry else None,
+            tuple(self.table(CommandConfig, one, f"checks.commands.{name}", name=name) for name, one in commands),
+        )
 
     def suites(self, document: Mapping[str, Any], checks: ChecksConfig) -> Iterable[SuiteConfig]:
         for name, entry in self.named(document, "suites"):

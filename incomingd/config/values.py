@@ -81,6 +81,15 @@ def fingerprint(value: Any) -> str:
     raise BadValueError("a full fingerprint of 40 hex digits")
 
 
+def command(value: Any) -> tuple[str, ...]:
+    """A program and its arguments, as they are: no shell reads them."""
+    words = value if isinstance(value, list) and all(isinstance(one, str) and "\0" not in one for one in value) else []
+    # The working folder is another one at each run.
+    if words and words[0] and ("/" not in words[0] or words[0].startswith("/")):
+        return tuple(words)
+    raise BadValueError("a list: a program (its whole path, or a name in $PATH), then its arguments")
+
+
 def flag(value: Any) -> bool:
     """true or false."""
     if isinstance(value, bool):

@@ -2,5 +2,6 @@
 
 Read in this order: :mod:`.deb822` (text), :mod:`.keyring` and :mod:`.signature` (who), :mod:`.changes` (what is
 promised), :mod:`.archives`, :mod:`.binary` and :mod:`.source` (what is there), :mod:`.check` (one whole upload),
-:mod:`.worker` and :mod:`.pool` (in a process of its own, within limits).
+:mod:`.worker` and :mod:`.pool` (in a process of its own, within limits), :mod:`.external` (what the operator wants to
+run over it besides, :mod:`.confined`).
 """

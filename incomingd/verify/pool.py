@@ -22,6 +22,7 @@ from incomingd import codec, rules
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import Retry
 from incomingd.model import ChangesSummary, CheckReport, Problem, Seal
+from incomingd.verify.external import External
 from incomingd.verify.protocol import Request, receive, send
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ class Checkers:
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = False
+        self._external = External()
 
     def check(self, folder: Path, seal: Seal, queue: QueueConfig, now: datetime) -> CheckReport:
         """Check the sealed upload in ``folder``; waits for a free worker. Raises ``Retry``.
@@ -200,7 +202,7 @@ class Checkers:
             return _failed(seal, self._buried(worker, death, config))
         finally:
             self._give_back(worker, keep=keep)
-        return report
+        return self._external.check(folder, seal, report, config)
 
     def warm(self) -> None:
         """Have a worker ready: the first upload need not wait for Python to start. Raises ``Retry``."""
@@ -296,5 +298,6 @@ class Checkers:
             for worker in self._busy:
                 worker.kill()
             self._free.notify_all()
+        self._external.close()
         for worker in idle:
             worker.discard()

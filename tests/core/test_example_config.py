@@ -11,7 +11,9 @@ import pytest
 from incomingd.config import (
     ArchiveConfig,
     ChecksConfig,
+    CommandConfig,
     Config,
+    LintianConfig,
     PublishConfig,
     QueueConfig,
     ServiceConfig,
@@ -30,6 +32,8 @@ TABLES = {
     "uploaders": UploaderRule,
     "publish": PublishConfig,
     "checks": ChecksConfig,
+    "checks.lintian": LintianConfig,
+    "checks.commands.example": CommandConfig,
 }
 FINGERPRINT = "0123456789ABCDEF0123456789ABCDEF01234567"
 
@@ -78,6 +82,11 @@ def test_every_default_is_the_one_that_it_shows() -> None:
     assert whole.queues == plain.queues
     assert whole.publish == plain.publish
     assert whole.checks == plain.checks
+    # These are there where their tables are.
+    assert (plain.lintian, plain.commands) == (None, ())
+    assert whole.lintian == LintianConfig()
+    (example,) = whole.commands
+    assert example == CommandConfig(name="example", command=example.command)
     (rule,) = whole.uploaders
     defaults = {key: value for key, value in settings(UploaderRule).items() if value is not MISSING}
     assert {key: getattr(rule, key) for key in defaults} == defaults

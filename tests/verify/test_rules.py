@@ -48,6 +48,10 @@ ELSEWHERE = {
     "missing-orig": "publish",
     "replayed": "publish",
     "not-in-suite": "system",
+    "lintian": "system",
+    "external-check": "system",
+    "external-check-limit": "system",
+    "external-check-failed": "system",
     # These need a worker of their own.
     "check-timeout": "verify/test_pool.py",
     "check-crashed": "verify/test_pool.py",
