@@ -91,8 +91,12 @@ class Bulk:
             raise StagingError(f"{self._path} is not there")
         with self._translated():
             self._db = sqlite3.connect(self._path.absolute().as_uri(), uri=True, isolation_level=None, timeout=30)
-            self._db.execute("ATTACH ? AS journal", (f"{self._journal.path.absolute().as_uri()}?mode=ro",))
-            self._db.executescript(f"BEGIN; {_PLAN} COMMIT;")
+            try:
+                self._db.execute("ATTACH ? AS journal", (f"{self._journal.path.absolute().as_uri()}?mode=ro",))
+                self._db.executescript(f"BEGIN; {_PLAN} COMMIT;")
+            except BaseException:
+                self._db.close()
+                raise
         return self
 
     def __exit__(

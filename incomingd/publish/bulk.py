@@ -81,6 +81,7 @@ class Importer:
                     return self._reject(upload, problems)
                 ended = self._publish(upload, operation, suite, bulk, changes, commit)
         except StagingError as error:
+            self._pool.sweep()  # of what was placed before that showed
             return self._reject(self._uploads.get(upload.id), [rules.IMPORT_GONE.problem(str(error))])
         self._set_aside(folder)
         return ended

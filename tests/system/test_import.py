@@ -233,3 +233,14 @@ def test_a_suite_that_wants_sources_gets_no_binary_without(instance: Instance, t
     assert (done.returncode, "[missing-source]" in done.stdout) == (1, True)
     packages.source(tree, "hello", "2.0-1", form="quilt")
     assert import_tree(instance, tree).returncode == 0
+
+
+def test_what_was_read_and_is_damaged_is_told(idle: Instance, tree: Path) -> None:
+    with idle:
+        pass
+    packages.binary(tree, "hello", "1.0-1")
+    asked = import_tree(idle, tree, "--no-wait").stdout.partition(":")[0]
+    staged = idle.state / "imports" / asked / "staged.db"
+    staged.write_bytes(b"this is no database" + staged.read_bytes()[19:])
+    with idle:
+        assert idle.failed(asked) == ["import-gone"]
