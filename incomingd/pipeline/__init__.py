@@ -1,0 +1,229 @@
+"""The one place that knows the whole way of an upload.
+
+::
+
+    intake loop     look, claim ──────────────.
+    check threads   copy and hash, then ask   │  each step ends in a journal move, news for
+                    a worker process          │  the report loop, and a word to the next
+    publish loop    the head of the queue  <──'
+    report loop     status files: what the journal says of all that has news
+
+Intake's loop is here; :mod:`.checking` and :mod:`.publishing` are the two that follow, and :mod:`.common` is what they
+share.
+
+Rules:
+
+* Checks run ahead, in any order; the publisher takes the run of checked uploads at the head of the sequence.
+* Each of the four kinds of failure has one place in each of the two. Problems end the upload. :class:`Retry` puts it
+  back, with the reason in its log, and tries again with back-off. :class:`Halt` stops publishing until the operator has
+  acted. Anything else is a bug and ends the process: the service manager starts it anew, from the journal.
+* Every loop beats the pulse with what it really does; where one hangs, the service manager's watchdog is not fed.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from incomingd import recovery
+from incomingd.config import Config
+from incomingd.errors import Retry
+from incomingd.intake import Intake
+from incomingd.model import UploadKind
+from incomingd.pipeline.checking import Checking
+from incomingd.pipeline.common import Common
+from incomingd.pipeline.publishing import Publishing
+from incomingd.report.health import Board
+from incomingd.report.pulse import Pulse
+from incomingd.states import Stage
+
+log = logging.getLogger(__name__)
+
+
+def now() -> datetime:
+    """The clock that everything is handed."""
+    return datetime.now(UTC)
+
+
+class Pipeline:
+    """All rooms of one instance, put together, and the threads that run them."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
+        self._common = common = Common(config, clock, pulse or Pulse(), lambda: self._publishing.switched, self._bug)
+        self._publishing = Publishing(common, self._in_force, self._look)
+        self._checking = Checking(common, self._wake, self._look)
+        self._intake = Intake(
+            config,
+            common.places,
+            common.uploads,
+            clock,
+            common.tell,
+            common.reporter.announce,
+            self._checking.take,
+        )
+        self._threads: list[threading.Thread] = []
+        self._failed: list[BaseException] = []
+        self._on_failure: Callable[[], None] = lambda: None
+        self._looks = 0
+
+    @property
+    def config(self) -> Config:
+        """The one that is in force."""
+        return self._common.config
+
+    @property
+    def board(self) -> Board:
+        """The service's health."""
+        return self._common.board
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The bug that ended a loop, if one did."""
+        return self._failed[0] if self._failed else None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
+        """Recover, then run until :meth:`stop`. Returns when every loop is up; ``on_failure`` is told of a bug."""
+        self._on_failure = on_failure
+        self._checking.start()
+        self._recover()
+        self._intake.start_watching()
+        for name, loop in (
+            ("intake", self._intake_loop),
+            ("publish", self._publishing.run),
+            ("report", self._report_loop),
+        ):
+            self._common.pulse.register(name)
+            thread = threading.Thread(target=self._guarded, args=(loop,), name=name)
+            self._threads.append(thread)
+            thread.start()
+
+    def _recover(self) -> None:
+        common = self._common
+        recovery.recover(common.config, common.places, common.uploads, common.clock)
+        common.reporter.prepare()
+        for upload in common.uploads.open():
+            if upload.stage is Stage.CLAIMED:
+                self._checking.take(upload)
+
+    def stop(self) -> None:
+        """Let the step in hand end, start no other, and wait for the loops."""
+        common = self._common
+        common.stopping.set()
+        self._wake()
+        self._intake.wake()
+        for thread in self._threads:
+            thread.join()
+        self._checking.stop()
+        common.close()
+        self._intake.stop_watching()
+        common.board.stopped()
+        common.reporter.report(whole=True)
+        self._publishing.close()
+        common.journal.close()
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        """A bug in a loop ends the process, with its trace in the log: half a daemon is worse than none."""
+        try:
+            loop()
+        except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
+            self._bug(f"the {threading.current_thread().name} loop", bug)
+        finally:
+            self._common.pulse.unregister(threading.current_thread().name)
+
+    def _bug(self, where: str, bug: BaseException) -> None:
+        log.critical("a bug ended %s", where, exc_info=bug)
+        self._failed.append(bug)
+        self._common.stopping.set()
+        self._wake()
+        self._intake.wake()
+        self._on_failure()
+
+    def _wake(self) -> None:
+        self._publishing.wake()
+        self._common.reporter.wake(now=self._common.stopping.is_set())
+
+    def _look(self) -> None:
+        """What an operator cancelled under a step is attended to by the intake loop."""
+        self._intake.wake()
+
+    # -- what the operator asks for -----------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Have a new configuration taken up, between two publishes."""
+        fixed = ("state", "status")
+        if any(getattr(config.service, key) != getattr(self.config.service, key) for key in fixed):
+            log.warning("[service] state and status are taken up at the next restart only")
+            config = replace(config, service=self.config.service)
+        self._common.board.refuse_config(())
+        self._publishing.reload(config)
+        self._wake()
+
+    def refuse(self, errors: tuple[str, ...]) -> None:
+        """Tell that a new configuration was refused."""
+        self._common.board.refuse_config(errors)
+        self._common.reporter.wake()
+
+    def _in_force(self, config: Config) -> None:
+        self._checking.reload(config)
+        self._intake.reload(config)
+        self._intake.wake()
+
+    def requested(self) -> None:
+        """An operator has put a request into the journal: look there now."""
+        self._publishing.requested()
+        self._intake.wake()
+        with contextlib.suppress(Retry):  # the next round tells of it
+            self._common.tell(*(one for one in self._common.uploads.open() if one.kind is UploadKind.OPERATION))
+        self._wake()
+
+    # -- the loops that are not a room's own --------------------------------------------------------------------------
+
+    def _intake_loop(self) -> None:
+        common = self._common
+        while not common.stopping.is_set():
+            common.pulse.beat("intake")
+            again = self._intake.look()
+            self._looks += 1
+            common.board.set_faults(self._intake.faults())
+            due = self._checking.tend()
+            common.reporter.wake()
+            self._intake.wait(max(min(again, due, self.config.service.scan_interval, common.pulse.idle), 0.0))
+
+    def _report_loop(self) -> None:
+        common = self._common
+        while not common.stopping.is_set():
+            common.pulse.beat("report")
+            common.reporter.wait(common.pulse.idle)
+            common.reporter.report()
+            common.pulse.status(common.line())
+
+    # -- once ---------------------------------------------------------------------------------------------------------
+
+    def run_once(self) -> bool:
+        """Take in and publish all that is ready now, then stop; True where an upload failed.
+
+        What is complete and only has to settle is waited for; what is incomplete is left. Raises :class:`Halt` and
+        :class:`Retry` where publishing cannot go on, instead of waiting for better times.
+        """
+        self.start()
+        try:
+            while not self._common.stopping.wait(0.02):
+                trouble = self._common.board.trouble
+                if trouble is not None:
+                    raise trouble
+                if self._publishing.prepared and self._looks and not self._intake.settling() and not self._in_flight():
+                    break
+        finally:
+            self.stop()
+        return self._common.rejections > 0
+
+    def _in_flight(self) -> bool:
+        held = self._common.control.held() is not None
+        return bool(self._common.control.cancelled()) or any(
+            upload.sequence is not None and not (held and upload.stage is Stage.QUEUED)
+            for upload in self._common.uploads.open()
+        )

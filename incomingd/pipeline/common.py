@@ -1,0 +1,97 @@
+"""What the loops of the pipeline share: the journal's rooms, health, status files, and how an upload ends."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from incomingd.config import Config
+from incomingd.errors import Retry
+from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.journal import Journal
+from incomingd.journal.control import Control
+from incomingd.journal.uploads import Uploads
+from incomingd.model import Upload
+from incomingd.places import Places
+from incomingd.report.health import Board
+from incomingd.report.pulse import Pulse
+from incomingd.report.reporter import Reporter
+from incomingd.states import Stage
+
+log = logging.getLogger(__name__)
+
+
+class Common:
+    """One for each pipeline. ``config`` and ``places`` are replaced between two publishes, and nowhere else."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Callable[[], datetime],
+        pulse: Pulse,
+        is_switched: Callable[[], bool],
+        on_bug: Callable[[str, BaseException], None],
+    ) -> None:
+        """``is_switched`` says whether clients see all that is committed; ``on_bug`` is told what cannot go on."""
+        self.clock = clock
+        self.pulse = pulse
+        self.on_bug = on_bug
+        self.config = config
+        self.places = Places(config)
+        self.journal = Journal(self.places.journal)
+        self.uploads = Uploads(self.journal)
+        self.control = Control(self.journal)
+        self.board = Board(started_at=clock())
+        # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
+        # before an apt client sees the package.
+        self.visible = threading.Lock()
+        self.reporter = Reporter(self.places, self.uploads, self.board, self.visible, is_switched)
+        self.stopping = threading.Event()
+        self.rejections = 0
+        self._clearing = ThreadPoolExecutor(1, thread_name_prefix="clear")
+
+    def take_up(self, config: Config) -> None:
+        """From now on this configuration holds."""
+        self.config, self.places = config, Places(config)
+
+    def close(self) -> None:
+        """Wait until all that has ended is cleared away."""
+        self._clearing.shutdown()
+
+    def tell(self, *uploads: Upload) -> None:
+        """These have moved: their status files are to be written."""
+        self.reporter.tell(uploads)
+
+    def ended(self, uploads: Iterable[Upload]) -> None:
+        """Tell first; what an upload brought is cleared away after that, and by recovery where that fails."""
+        ended = list(uploads)
+        for upload in ended:
+            log.info("%s: %s", upload, upload.log[-1].message)
+            self.rejections += upload.stage is not Stage.PUBLISHED
+        self.tell(*ended)
+        for upload in ended:
+            self._clearing.submit(self._clear_away, upload)
+
+    def _clear_away(self, upload: Upload) -> None:
+        """Keep what a failed upload brought, or remove what a published one no longer needs."""
+        queue = self.config.queue(upload.queue)
+        try:
+            if upload.stage is Stage.PUBLISHED:
+                discard_remains(self.places, upload, queue)
+            else:
+                reject_remains(self.places, upload, queue)
+        except OSError as error:
+            log.warning("%s: cannot be cleared away yet: %s", upload, error)
+
+    def are_cancelled(self, uploads: Iterable[Upload]) -> bool:
+        """True where an operator has cancelled one of them under the mover."""
+        return any(upload.stage is Stage.CANCELLED for upload in self.uploads.many(one.id for one in uploads))
+
+    def line(self) -> str:
+        """What the service manager shows: how it is, and how many uploads are taken in and not published yet."""
+        try:
+            waiting = len(self.uploads.line())
+        except Retry:  # the reporter has told why
+            return self.board.health().line()
+        return f"{self.board.health().line()}; {waiting} in the queue"

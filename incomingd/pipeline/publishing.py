@@ -1,0 +1,191 @@
+"""The publish loop: the run of checked uploads at the head of the queue, again and again, by one thread.
+
+A configuration is taken up here, between two publishes. :class:`~incomingd.errors.Retry` waits and tries again;
+:class:`~incomingd.errors.Halt` stops publishing until the operator has acted: asked for something, reloaded, or mended
+it, which is looked at once a minute.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from incomingd.backoff import Backoff
+from incomingd.config import Config
+from incomingd.errors import Halt, Retry
+from incomingd.journal.uploads import StaleMoveError
+from incomingd.model import Upload
+from incomingd.pipeline.common import Common
+from incomingd.publish.publisher import Publisher
+from incomingd.publish.sign import Signer
+from incomingd.states import Stage
+
+log = logging.getLogger(__name__)
+
+#: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
+_HALT_RETRY = 60.0
+
+
+class Publishing:
+    """The one thread that changes the archive.
+
+    ``on_config`` is told of a configuration that is in force now, ``on_cancelled`` that an upload was cancelled under
+    a publish.
+    """
+
+    def __init__(self, common: Common, on_config: Callable[[Config], None], on_cancelled: Callable[[], None]) -> None:
+        self._common = common
+        self._on_config = on_config
+        self._on_cancelled = on_cancelled
+        self._new_config = common.config
+        self._work = threading.Event()
+        self._asked = threading.Event()  # ends a rest
+        self._backoff = Backoff()
+        self.prepared = False
+        self._interrupted = False  # a publish failed, perhaps at its commit
+        self._signer, self._publisher = self._make()
+
+    def _make(self) -> tuple[Signer, Publisher]:
+        common = self._common
+        signer = Signer(common.places.signing_home, common.config.archive.signing_keys)
+        beat = lambda: common.pulse.beat("publish")  # noqa: E731  # a name for it says enough
+        return signer, Publisher(common.config, common.journal, signer, common.clock, common.visible, beat)
+
+    @property
+    def switched(self) -> bool:
+        """True where clients see all that is committed."""
+        return self._publisher.switched
+
+    def close(self) -> None:
+        """End the signing agent."""
+        self._signer.close()
+
+    # -- from other threads -------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There may be something to publish."""
+        self._work.set()
+
+    def reload(self, config: Config) -> None:
+        """Have a new configuration taken up, between two publishes."""
+        self._new_config = config
+        self.wake()
+
+    def requested(self) -> None:
+        """An operator has asked for something: do not rest now."""
+        self._asked.set()
+        self.wake()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Publish until the pipeline stops."""
+        pause = 0.0
+        while not self._common.stopping.is_set():
+            self._common.pulse.beat("publish")
+            self._work.wait(pause)
+            self._work.clear()
+            pause = self._some()
+
+    def _some(self) -> float:
+        """One publish, or one piece of housekeeping; the seconds until there may be more to do."""
+        common = self._common
+        if common.stopping.is_set():
+            return 0.0
+        try:
+            return self._next()
+        except Retry as failure:
+            self._interrupted = True
+            delay = self._backoff.failed(0, time.monotonic())
+            log.warning("publishing waits %.0f s: %s", delay, failure)
+            common.board.degrade(failure)
+            common.pulse.ready()
+            return self._rest(delay)
+        except Halt as failure:
+            log.error("publishing is halted: %s", failure)
+            common.board.halt(failure)
+            self.prepared = False
+            self._interrupted = True
+            common.pulse.ready()
+            return self._rest(_HALT_RETRY)
+
+    def _next(self) -> float:
+        if self._new_config is not self._common.config:
+            self._take_up(self._new_config)
+        self._asked.clear()
+        if not self.prepared:
+            self._prepare()
+        if self._interrupted:
+            self._publisher.put_back()
+            self._interrupted = False
+        if self._on_hold():
+            return self._common.pulse.idle
+        batch = self._common.uploads.head(self._common.config.publish.batch)
+        if batch:
+            self._publish(batch)
+            return 0.0
+        return 0.0 if self._publisher.tidy() else self._common.pulse.idle
+
+    def _rest(self, seconds: float) -> float:
+        """Wait, whatever uploads arrive meanwhile; a stop, a reload and an operator's request end it."""
+        common = self._common
+        common.reporter.wake()
+        until = time.monotonic() + seconds
+        ends = (common.stopping, self._asked)
+        while time.monotonic() < until and self._new_config is common.config and not any(e.is_set() for e in ends):
+            common.pulse.beat("publish")
+            common.stopping.wait(min(0.2, common.pulse.idle))
+        return 0.0
+
+    def _take_up(self, config: Config) -> None:
+        old = self._signer
+        with self._common.visible:
+            self._common.take_up(config)
+            self._signer, self._publisher = self._make()
+            self.prepared = False
+        old.close()
+        self._on_config(config)
+        log.info("the new configuration is in force")
+
+    def _prepare(self) -> None:
+        common = self._common
+        self._publisher.prepare()
+        self.prepared = True
+        common.board.clear_halt()
+        common.board.clear_degraded()
+        common.board.doing("waiting for uploads")
+        common.reporter.wake(now=True)
+        common.pulse.ready()
+
+    def _on_hold(self) -> bool:
+        held = self._common.control.held()
+        if self._common.board.hold(str(held) if held else ""):
+            log.info("%s", held or "publishing is no longer on hold")
+            self._common.reporter.wake(now=True)
+        return held is not None
+
+    def _publish(self, batch: list[Upload]) -> None:
+        common = self._common
+        common.board.doing(f"publishing {len(batch)} upload{'' if len(batch) == 1 else 's'}")
+        try:
+            ended = self._publisher.publish(batch)
+        except StaleMoveError:
+            if not common.are_cancelled(batch):
+                raise
+            self._on_cancelled()
+            # Nothing was published; what was rejected before it came to that has ended all the same.
+            ended = [one for one in common.uploads.many(u.id for u in batch) if one.stage is Stage.REJECTED]
+        except (Retry, Halt):
+            self._put_off(batch)
+            raise
+        finally:
+            common.board.doing("waiting for uploads")
+        self._backoff.forget(0)
+        common.board.clear_degraded()
+        common.ended(ended)
+
+    def _put_off(self, batch: list[Upload]) -> None:
+        """Tell those that wait on why they do; what was rejected before it came to that has ended all the same."""
+        now = self._common.uploads.many(upload.id for upload in batch)
+        self._common.tell(*(one for one in now if one.stage is not Stage.REJECTED))
+        self._common.ended(one for one in now if one.stage is Stage.REJECTED)
