@@ -1,4 +1,4 @@
-"""A daemon with nothing to do does nothing: it wakes up for the periodic scan and the watchdog, and for nothing else."""
+"""A daemon with nothing to do does nothing: it wakes for the periodic scan and the watchdog, and for nothing else."""
 
 import time
 
