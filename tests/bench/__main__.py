@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.checks import checks_of_one
 from tests.bench.make import make_key, make_uploads
 from tests.bench.parts import Row, parts_of_one
 from tests.bench.peers import Aptly, Incomingd, Reprepro
@@ -54,7 +55,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}"
 
 
-def basic(folder: Path, uploads: int) -> tuple[list[Row], list[Row]]:
+def basic(folder: Path, uploads: int) -> tuple[list[Row], dict[str, list[Row]]]:
     """Each tool takes the same uploads, one at a time, then as many again all at once; and the parts of one of ours."""
     public = make_key(folder / "key")
     console.print(f"making {2 * (uploads + _PARTS)} uploads …")
@@ -70,7 +71,8 @@ def basic(folder: Path, uploads: int) -> tuple[list[Row], list[Row]]:
     with ours:
         rows.append(_measure(ours, singles, batch))
         console.print("incomingd: the parts of one upload …")
-        parts = parts_of_one(ours, timed, traced)
+        parts = {"One upload of ours, median": parts_of_one(ours, timed, traced)}
+        parts["Its checks, mean"] = checks_of_one(ours.folder / "incomingd.toml", singles[0], folder)
     rows.append(_measure(Reprepro(folder / "reprepro", folder / "key"), singles, batch))
     if shutil.which("aptly"):
         rows.append(_measure(Aptly(folder / "aptly", folder / "key"), singles, batch))
@@ -136,7 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="incomingd-bench-", dir="/var/tmp") as folder:
         if arguments.what == "scale":
             sizes = [int(size) for size in arguments.packages.split(",")]
-            uploads, parts = arguments.uploads or 300, []
+            uploads, parts = arguments.uploads or 300, {}
             peers = {int(size) for size in arguments.peers.split(",") if size}
             rows = scale(Path(folder), sizes, peers, uploads, console.print)
             headings = _SCALE_HEADINGS
@@ -151,8 +153,8 @@ def main() -> None:
     if arguments.json == "-":
         return
     show(f"{uploads} uploads on {machine()}", rows, headings)
-    if parts:
-        show("One upload of ours, median", parts, {"part": "", "value": "", "what": "what it is"})
+    for title, part_rows in parts.items():
+        show(title, part_rows, {"part": "", "value": "", "what": "what it is"})
 
 
 if __name__ == "__main__":
