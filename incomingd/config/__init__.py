@@ -102,6 +102,7 @@ class SuiteConfig:
     accepts: tuple[str, ...] = _setting(list_of(word), ())
     components: tuple[str, ...] = _setting(list_of(component, at_least=1), ("main",))
     architectures: tuple[str, ...] = _setting(list_of(architecture, at_least=1), ("amd64", "arm64"))
+    debug_component: str = _setting(text, "")
     checks: ChecksConfig = ChecksConfig()
 
     @property

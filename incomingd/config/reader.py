@@ -193,6 +193,9 @@ class _Reader:
                         f'"{distribution}" lands in [suites.{taken[distribution]}] already; only one may accept it',
                     )
                 taken.setdefault(distribution, suite.name)
+            if suite.debug_component and suite.debug_component not in suite.components:
+                wanted = f"must be one of its components: {', '.join(suite.components)}"
+                self.fault(f"suites.{suite.name}", "debug_component", f'is "{plain(suite.debug_component)}"; {wanted}')
             if not suite.binary_architectures:
                 self.fault(f"suites.{suite.name}", "architectures", 'needs one besides "all" and "source"')
         names = {s.name for s in config.suites}

@@ -90,10 +90,10 @@ class Reader:
             entry = fsio.take_copy(Path(path), target, link=self._task.link)
         return entry
 
-    def _component(self, origin: Origin) -> Callable[[str], str]:
-        """How the component follows from a section: not at all, where somebody has said it."""
+    def _component(self, origin: Origin) -> Callable[[str, str], str]:
+        """How the component follows from a section and a file's name: not at all, where somebody has said it."""
         said = self._task.component or origin.component
-        return lambda section: said or policy.component(section, [self._task.suite])
+        return lambda section, name: said or policy.component(section, [self._task.suite], name)
 
     def _fits(self, package: StagedPackage, file: str) -> list[Problem]:
         """The suite has its component and architecture."""
@@ -167,7 +167,7 @@ class Reader:
             version=stanza.get("Version"),
             section=section,
             priority=priority,
-            component=self._component(origin)(section),
+            component=self._component(origin)(section, entry.name),
             folder=self._task.folder / beside,
             files=taken,
             checks=self._task.suite.checks,

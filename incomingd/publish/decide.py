@@ -204,6 +204,13 @@ def _sections(suite: SuiteConfig, binary: BinaryPackage) -> list[str]:
     return [f"{binary.component}/{family}binary-{arch}" for arch in arches]
 
 
+def split_section(section: str) -> tuple[str, str]:
+    """A section's component, which may have a slash itself, and its index (``debian-installer/binary-arm64``)."""
+    head, _, index = section.rpartition("/")
+    component = head.removesuffix("/debian-installer")
+    return component, index if component == head else f"debian-installer/{index}"
+
+
 def _has_source(draft: _Draft, suite: SuiteConfig, binary: BinaryPackage, with_sources: set[tuple[str, str]]) -> None:
     wanted = (binary.source, binary.source_version)
     if not suite.checks.require_source or wanted in with_sources or draft.archive.has_source(*wanted):
@@ -281,8 +288,8 @@ def _list(draft: _Draft, suite: SuiteConfig, key: PackageKey, sections: list[str
         if (in_suite, name) == (suite.name, key.name) and change.package is not None:
             now[section] = change.package
     for section in sections:
-        index = section.partition("/")[2]
-        rivals = {s: p for s, p in now.items() if s.partition("/")[2] == index and p != key}
+        index = split_section(section)[1]
+        rivals = {s: p for s, p in now.items() if split_section(s)[1] == index and p != key}
         newer = [p for p in rivals.values() if Version(p.version) >= Version(key.version)]
         if newer:
             draft.problems.append(_not_newer(suite, key, newer[0], file))

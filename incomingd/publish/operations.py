@@ -13,7 +13,7 @@ from incomingd.config import Config, SuiteConfig
 from incomingd.journal.catalogue import Catalogue, Change, Package, PackageKey
 from incomingd.journal.generations import Generations
 from incomingd.model import Operation, OperationKind, Problem
-from incomingd.publish.decide import Decision
+from incomingd.publish.decide import Decision, split_section
 
 
 def decide_operation(operation: Operation, catalogue: Catalogue, generations: Generations, config: Config) -> Decision:
@@ -55,7 +55,7 @@ def _copy(operation: Operation, suite: SuiteConfig, catalogue: Catalogue) -> Dec
     problems: list[Problem] = []
     changes: list[Change] = []
     for section, package in found:
-        component, _, index = section.partition("/")
+        component, index = split_section(section)
         architecture = index.rpartition("binary-")[2]
         if component not in suite.components:
             problems.append(
@@ -71,8 +71,8 @@ def _copy(operation: Operation, suite: SuiteConfig, catalogue: Catalogue) -> Dec
 def _into(
     suite: SuiteConfig, section: str, key: PackageKey, catalogue: Catalogue, problems: list[Problem]
 ) -> list[Change]:
-    index = section.partition("/")[2]
-    rivals = [one for one in catalogue.listed(suite.name, key.name) if one.section.partition("/")[2] == index]
+    index = split_section(section)[1]
+    rivals = [one for one in catalogue.listed(suite.name, key.name) if split_section(one.section)[1] == index]
     newer = [one.package for one in rivals if Version(one.package.version) > Version(key.version)]
     if newer:
         problems.append(rules.VERSION_NOT_NEWER.problem(f"{suite.name} has {newer[0]} already, and {key} is older"))

@@ -66,7 +66,7 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     for entry in debs:
         context.reading(entry.name)
         outcome = check_alone(
-            context.folder / entry.name, entry, lambda section: policy.component(section, into), context.now
+            context.folder / entry.name, entry, lambda section, name: policy.component(section, into, name), context.now
         )
         problems += outcome.problems
         if outcome.package:

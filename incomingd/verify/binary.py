@@ -62,16 +62,16 @@ def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> Binary
     return BinaryOutcome(package=package, problems=tuple(problems))
 
 
-def check_alone(path: Path, entry: FileEntry, component: Callable[[str], str], now: datetime) -> BinaryOutcome:
+def check_alone(path: Path, entry: FileEntry, component: Callable[[str, str], str], now: datetime) -> BinaryOutcome:
     """Check a file that comes without a .changes: its control file says its section and priority.
 
-    ``component`` gives the component of a section.
+    ``component`` gives the component of a section and a file's name.
     """
     stanza, problems = _read(path, entry.name, now)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     section = stanza.get("Section") or "misc"
-    package = _package(stanza, entry, section, stanza.get("Priority") or "optional", component(section))
+    package = _package(stanza, entry, section, stanza.get("Priority") or "optional", component(section, entry.name))
     problems += _promise(stanza, package)
     return BinaryOutcome(package=package, problems=tuple(problems))
 

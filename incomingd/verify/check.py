@@ -302,7 +302,7 @@ class _OneChanges:
             names=changes.binaries,
             section=row.section,
             priority=row.priority,
-            component=policy.component(row.section, self.suites),
+            component=policy.component(row.section, self.suites, row.name),
             now=self.job.now,
         )
         outcome = check_binary(self.job.folder / row.name, sealed, context)
@@ -323,7 +323,7 @@ class _OneChanges:
             version=changes.version,
             section=row.section,
             priority=row.priority,
-            component=policy.component(row.section, self.suites),
+            component=policy.component(row.section, self.suites, row.name),
             folder=self.job.folder,
             files={name: self.upload.sealed[name] for name in listed & self.upload.sealed.keys()},
             checks=self.checks,

@@ -57,6 +57,11 @@ def is_orig(name: str) -> bool:
     return _ORIG.fullmatch(name) is not None
 
 
+def is_debug(name: str) -> bool:
+    """True for debug symbols that debhelper has split off (dh_strip(1)), and Ubuntu's .ddeb."""
+    return name.partition("_")[0].endswith("-dbgsym") or name.endswith(".ddeb")
+
+
 def architecture(name: str) -> str:
     """The architecture in a binary's file name, empty where there is none."""
     match = _BINARY.fullmatch(name)

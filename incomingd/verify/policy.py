@@ -54,11 +54,14 @@ def strictest(into: Sequence[SuiteConfig], default: ChecksConfig) -> ChecksConfi
     )
 
 
-def component(section: str, into: Sequence[SuiteConfig]) -> str:
+def component(section: str, into: Sequence[SuiteConfig], file: str = "") -> str:
     """Where a package of that section lands: in the component that it names (``contrib/net``), else in main.
 
-    An archive without main has its own names: there it is the first component of the suite.
+    An archive without main has its own names: there it is the first component of the suite. Debug symbols, by the name
+    of their ``file``, land in the suite's debug component, where it has one.
     """
+    if into and into[0].debug_component and files.is_debug(file):
+        return into[0].debug_component
     named = files.component(section)
     if named or not into or "main" in into[0].components:
         return named or "main"
@@ -71,7 +74,7 @@ def places(changes: Changes, into: Sequence[SuiteConfig]) -> Iterator[Problem]:
         kind = files.kind(row.name)
         if kind not in (Kind.BINARY, Kind.DSC):
             continue
-        wanted = component(row.section, into)
+        wanted = component(row.section, into, row.name)
         architecture = files.architecture(row.name) if kind is Kind.BINARY else "all"
         for suite in into:
             if wanted not in suite.components:
