@@ -13,11 +13,12 @@ import click
 from incomingd.config import Config
 from incomingd.config.reader import find, load
 from incomingd.errors import ConfigError
-from incomingd.journal import Journal
 from incomingd.places import Places
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from incomingd.journal import Journal
 
 FAILED, USAGE, TIMED_OUT, HALTED = 1, 2, 3, 4
 
@@ -48,11 +49,13 @@ class Instance:
             os.setgid(owner.st_gid)
             os.setuid(owner.st_uid)
 
-    def journal(self, *, writing: bool = False) -> Journal:
+    def journal(self, *, writing: bool = False) -> "Journal":
         """The journal, to be read only but for ``writing``; opened as its owner, since sqlite makes files beside it.
 
         Raises ``ConfigError`` where there is none, ``Halt`` and ``Retry``.
         """
+        from incomingd.journal import Journal  # sqlite: scripts that read status files do without
+
         self.become_owner()
         path = self.places.journal
         if not path.exists():

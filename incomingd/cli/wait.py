@@ -4,6 +4,8 @@ It polls the status files. An upload that still lies in an incoming folder has n
 name says: that is of an older one.
 """
 
+import contextlib
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -64,9 +66,10 @@ class Waiting:
 
     def run(self, timeout: float | None) -> int:
         """Wait; the exit code."""
-        screen = console(stderr=True)
         pause, until = _SOONEST, None if timeout is None else time.monotonic() + timeout
-        with screen.status("") as shown:
+        # A CI job's log is no terminal: it is spared what draws on one, and the time to load it.
+        terminal = sys.stderr.isatty() and not self.quiet
+        with console(stderr=True).status("") if terminal else contextlib.nullcontext() as shown:
             while True:
                 lines = self._look()
                 if not self.open:
@@ -76,7 +79,8 @@ class Waiting:
                     return self._give_up(lines, f"the service is halted: {halted}", HALTED)
                 if until is not None and time.monotonic() >= until:
                     return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
-                shown.update("\n".join([*lines, held] if held else lines))
+                if shown:
+                    shown.update("\n".join([*lines, held] if held else lines))
                 time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
                 pause = min(pause * 1.2, _LATEST)
 
