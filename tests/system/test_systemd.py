@@ -172,6 +172,18 @@ def test_only_the_daemon_itself_has_its_rights(running: Packaged, builds: Builde
     assert [capabilities(running, worker) for worker in workers] == [0] * len(workers)
 
 
+def test_lintian_and_other_checks_run_without_rights_and_without_a_network(service: Packaged, builds: Builder) -> None:
+    look = "grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status; (: </dev/udp/127.0.0.1/9) 2>&1; exit 0"
+    tables = f"\n[checks.lintian]\n[checks.commands.look]\ncommand = ['bash', '-c', '''{look}''']\n"
+    service.systemd.write(CONFIG, service.config() + tables)
+    service.start()
+    found = service.succeeded(service.send(builds.upload("looked-at", "1.0-1")))
+    said = [warning["message"].partition("; ")[0] for warning in found["warnings"]]
+    assert any(line.startswith("error no-copyright-file in looked-at") for line in said)
+    assert {rf"look: Cap{which}:\t{0:016}" for which in ("Prm", "Eff", "Amb")} <= set(said)
+    assert any("Address family not supported" in line for line in said)
+
+
 def test_a_reload_takes_up_the_new_configuration(running: Packaged, builds: Builder) -> None:
     daemon = running.show("MainPID")
     running.configure('accepts = ["stable", "bookworm"]')
