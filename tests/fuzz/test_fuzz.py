@@ -7,6 +7,7 @@ begins with real files and cuts, doubles, swaps and flips pieces of them. What w
 import gzip
 import lzma
 import os
+import re
 import resource
 import subprocess
 import time
@@ -274,8 +275,9 @@ def control_file(folder: Path) -> Callable[[bytes], None]:
             assert dpkg.takes(deb), "accepted, and dpkg-deb refuses it"
             assert stanza is not None
             for name in ("Package", "Version", "Depends"):
-                # dpkg-deb writes dependencies as it has understood them.
-                assert dpkg.control(name).split() == stanza.get(name).split()
+                # dpkg-deb writes dependencies as it has understood them; < and > are its old words for <= and >=.
+                understood = re.sub(r"\(([<>])(?![<>=])", r"(\1=", stanza.get(name))
+                assert dpkg.control(name).split() == understood.split()
 
     return target
 
