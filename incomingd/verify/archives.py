@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 import zstandard
 
@@ -26,6 +26,8 @@ _AR_HEADER = 60
 _DECIMAL = re.compile(rb"[0-9]{1,15} *", re.ASCII)
 #: More members than any .deb has.
 _MAX_AR_MEMBERS = 64
+#: The endings of what is not compressed.
+_PLAIN = ("", "tar")
 #: zstd frames may ask for a window of up to 2 GiB; dpkg allows 128 MiB.
 _ZSTD_WINDOW = 1 << 27
 #: Of four bytes zstd can make 128 KiB: what is handed to it at once stays small, or its output fills the memory.
@@ -90,17 +92,33 @@ class _Part(io.RawIOBase):
     """A stretch of a file, as a file."""
 
     def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
-        self._file, self._left = file, size
-        file.seek(offset)
+        self._file, self._offset, self._size, self._at = file, offset, size, 0
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
-        data = self._file.read(min(len(buffer), self._left))
-        self._left -= len(data)
+        self._file.seek(self._offset + self._at)
+        data = self._file.read(max(min(len(buffer), self._size - self._at), 0))
+        self._at += len(data)
         buffer[: len(data)] = data
         return len(data)
+
+
+class _Forward(io.BufferedReader):
+    """Passes over what nobody wants to read, and never goes back: a header with a size below 0 would make a loop."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence != os.SEEK_SET or offset < self.tell():
+            raise tarfile.StreamError("it leads back to what was read")
+        return super().seek(offset)
 
 
 class _Zstd(io.RawIOBase):
@@ -155,8 +173,6 @@ class _Limited(io.RawIOBase):
 
 
 def _decompressor(source: IO[bytes], ending: str) -> IO[bytes]:
-    if ending in ("", "tar"):
-        return source
     if ending == "gz":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=source))
     if ending == "bz2":
@@ -176,9 +192,10 @@ def tar_stream(
     """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
 
     At most ``limit`` bytes when decompressed. The stream is read to its very end: damage behind the last member shows.
+    What is not compressed cannot show any, and is read only where it is of use.
     """
     with _opened(path, ending, offset, size, limit) as raw:
-        yield _members(raw)
+        yield _members(raw, "r:" if ending in _PLAIN else "r|")
 
 
 def read_through(path: Path, ending: str, *, limit: int) -> None:
@@ -192,6 +209,12 @@ def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) 
     """What a decompressor makes of (a part of) a file; at the end what is left of it is read."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size if size is None else size
+        if ending in _PLAIN:
+            if length > limit:
+                raise ArchiveError("it holds more than is allowed")
+            with translated():
+                yield _Forward(_Part(file, offset, length), 1 << 12)
+            return
         part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
         most = min(limit, _FREE + _GROWTH * length)
         with translated():
@@ -212,8 +235,8 @@ class _Header(tarfile.TarInfo):
             raise ArchiveError(f"its tar archive has a damaged header: {error}") from error
 
 
-def _members(raw: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    with tarfile.open(fileobj=raw, mode="r|", errorlevel=2, tarinfo=_Header) as tar:
+def _members(raw: IO[bytes], mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=_Header) as tar:
         for member in tar:
             yield member, tar.extractfile(member) if member.isreg() else None
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read
