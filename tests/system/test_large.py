@@ -1,16 +1,19 @@
 """Large packages: they cost neither memory nor needless reading, and hold nobody else's check up."""
 
+import contextlib
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from tests.support import packages
-from tests.support.instance import Instance
-from tests.support.processes import bytes_read, memory
+from tests.support.instance import Instance, until
+from tests.support.processes import bytes_read, family, memory
 from tests.support.uploads import Builder, Upload
 
 MIB = 1 << 20
@@ -61,14 +64,25 @@ def test_read_once_and_never_held_whole(instance: Instance, builder: Builder, co
 def test_small_uploads_are_checked_meanwhile(idle: Instance, builder: Builder) -> None:
     idle.set("service", workers=2)
     idle.start()
+    assert idle.daemon
+    daemon = idle.daemon.pid
     slow = large(builder, "0" * (4 * SIZE), "gzip").send_directory(idle.incoming)
-    small = builder.upload("small", "1.0-1").send_directory(idle.incoming)
-    slow_status, small_status = idle.succeeded(slow), idle.succeeded(small)
-    assert checked_at(small_status) < checked_at(slow_status)
+    reader = until(lambda: who_reads(daemon, "large_1.0-1_amd64.deb"), "a look into the package")
+    os.kill(reader, signal.SIGSTOP)  # now it takes as long as the test likes
+    try:
+        small = builder.upload("small", "1.0-1").send_directory(idle.incoming)
+        until(lambda: (idle.status(small) or {}).get("stage") == "queued", "the small upload's check")
+        assert (idle.status(slow) or {})["stage"] == "checking"
+    finally:
+        os.kill(reader, signal.SIGCONT)
     # The order is that of the arrivals all the same.
-    assert slow_status["finished_at"] <= small_status["finished_at"]
+    assert idle.succeeded(slow)["finished_at"] <= idle.succeeded(small)["finished_at"]
 
 
-def checked_at(status: dict[str, Any]) -> str:
-    found: str = next(line["at"] for line in status["log"] if line["message"].startswith("checked"))
-    return found
+def who_reads(daemon: int, name: str) -> int | None:
+    """The worker that has the file open."""
+    for pid in family(daemon)[1:]:
+        with contextlib.suppress(OSError):  # closed meanwhile, or ended
+            if any(descriptor.readlink().name == name for descriptor in Path(f"/proc/{pid}/fd").iterdir()):
+                return pid
+    return None
