@@ -126,13 +126,27 @@ class ChangesSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """What a .commands file asks for: uploads that are to be cancelled, each by its .changes or its own name.
+
+    ``digest`` is the same for the same request by the same signature, however the file around it is written.
+    """
+
+    cancel: tuple[str, ...]
+    signed_by: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What checking one upload came to. ``changes`` is complete only where ``problems`` is empty."""
+    """What checking one upload came to. ``changes`` is complete only where ``problems`` is empty; ``commands`` is
+    there only where the upload is a .commands file, and then ``changes`` is empty."""
 
     summaries: tuple[ChangesSummary, ...]
     changes: tuple[CheckedChanges, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
+    commands: Commands | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +162,7 @@ class UploadKind(StrEnum):
 
     DIRECTORY = "directory"
     FLAT = "flat"
+    COMMANDS = "commands"
     OPERATION = "operation"
 
 

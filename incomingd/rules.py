@@ -105,8 +105,18 @@ UPLOAD_WITHDRAWN = _rule(
 )
 UPLOAD_CANCELLED = _rule(
     "upload-cancelled",
-    "An upload that waits is published unless an operator cancels it.",
+    "An upload that waits is published unless an operator, or a .commands file of its sender, cancels it.",
     "if that was a mistake: incomingctl retry",
+)
+COMMANDS_REFUSED = _rule(
+    "commands-refused",
+    "A .commands file has rm and cancel, each with the .changes or the name of an upload of its sender that waits.",
+    "see docs/clients.md for what can be asked",
+)
+COMMANDS_REPEATED = _rule(
+    "commands-repeated",
+    "A .commands file counts once.",
+    "sign and send new ones",
 )
 UPLOAD_LOST = _rule(
     "upload-lost",

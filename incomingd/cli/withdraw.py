@@ -59,10 +59,10 @@ def _claim(places: Places, upload: Upload) -> None:
 
 def _members(root: Path, upload: Upload) -> Sequence[str] | None:
     """A flat upload's files as they lie in incoming now."""
-    if upload.kind is not UploadKind.FLAT:
+    if upload.kind is UploadKind.DIRECTORY:
         return None
     with fsio.directory(root) as fd:
-        file_name = scan.survey(fd).uploads.get((UploadKind.FLAT, upload.name))
+        file_name = scan.survey(fd).uploads.get((upload.kind, upload.name))
         if file_name is None:
             raise FileNotFoundError(upload.name)
         return scan.flat_members(file_name, scan.read_listing(fd, file_name))
@@ -89,6 +89,8 @@ def send_again(config: Config, places: Places, old: Upload) -> str:
     """
     if old.kind is UploadKind.OPERATION:
         raise click.ClickException(f"{old}: it is a request and brought no files; ask for it anew")
+    if old.kind is UploadKind.COMMANDS:
+        raise click.ClickException(f"{old}: commands are never taken twice; sign and send new ones")
     queue = config.queue(old.queue)
     if queue is None:
         raise click.ClickException(f"{old}: [incoming.{old.queue}] is not configured any more; send it in by hand")

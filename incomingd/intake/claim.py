@@ -137,7 +137,7 @@ def refusal(fd: int, kind: UploadKind, file_name: str) -> str:
     rename(2) of a directory into another parent changes its "..", so it needs the right to write in the directory
     itself, not only in incoming. What the daemon owns it opens for itself.
     """
-    if kind is UploadKind.FLAT:
+    if kind is not UploadKind.DIRECTORY:
         return ""
     try:
         status = os.stat(file_name, dir_fd=fd, follow_symlinks=False)

@@ -23,7 +23,7 @@ from incomingd import fsio
 from incomingd.config import QueueConfig
 from incomingd.model import FILE_NAME, UploadKind, plain
 
-CHANGES = ".changes"
+CHANGES, COMMANDS = ".changes", ".commands"
 _BINARIES = (".deb", ".udeb", ".ddeb")
 #: Made by mkfs in the root of a file system, and nobody's upload.
 _NOT_UPLOADS = frozenset({"lost+found"})
@@ -83,6 +83,8 @@ def survey(fd: int) -> Survey:
                 uploads.setdefault((UploadKind.DIRECTORY, plain(entry.name)), entry.name)
             elif entry.name.endswith(CHANGES):
                 uploads.setdefault((UploadKind.FLAT, plain(entry.name.removesuffix(CHANGES))), entry.name)
+            elif entry.name.endswith(COMMANDS):
+                uploads.setdefault((UploadKind.COMMANDS, plain(entry.name.removesuffix(COMMANDS))), entry.name)
             else:
                 others.add(entry.name)
     return Survey(uploads=uploads, others=frozenset(others))
@@ -103,9 +105,9 @@ def entries(fd: int, queue: QueueConfig) -> Iterator[tuple[str, os.stat_result]]
 
 def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:
     """Look at one upload of the incoming directory ``fd``. ``listings`` is kept from look to look by the caller."""
-    if kind is UploadKind.FLAT:
-        return _flat(fd, file_name, queue, listings)
-    return _directory(fd, file_name, queue, listings)
+    if kind is UploadKind.DIRECTORY:
+        return _directory(fd, file_name, queue, listings)
+    return _flat(fd, file_name, queue, listings)
 
 
 def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Sight:
@@ -152,8 +154,8 @@ def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Si
 
 
 def flat_members(file_name: str, listing: Listing) -> tuple[str, ...]:
-    """The files of a flat upload: its .changes and what that lists, but never another upload's .changes."""
-    listed = (name for name, _ in listing.files if not name.endswith(CHANGES))
+    """The files of a flat upload: its .changes and what that lists, but never what is an upload of its own."""
+    listed = (name for name, _ in listing.files if not name.endswith((CHANGES, COMMANDS)))
     return tuple(dict.fromkeys((file_name, *listed)))
 
 
@@ -230,7 +232,7 @@ def _rows(lines: Iterable[bytes]) -> Iterator[tuple[str, int]]:
 
 def is_open_for_writing(fd: int, kind: UploadKind, file_name: str, members: Iterable[str]) -> bool:
     """True where a process of this machine has one of an upload's files open for writing."""
-    if kind is UploadKind.FLAT:
+    if kind is not UploadKind.DIRECTORY:
         return _any_writer(fd, members)
     with fsio.directory(file_name, fd) as own:
         return _any_writer(own, members)

@@ -13,6 +13,7 @@ from incomingd.journal import Journal
 
 _HOLD = "hold"
 _CANCELLED = "cancelled/"
+_OBEYED = "obeyed/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,19 @@ class Control:
         if keys:
             with self._journal.writing() as db:
                 db.executemany("DELETE FROM service WHERE key = ?", keys)
+
+    def note_commands(self, digest: str, at: datetime, forget_before: datetime) -> bool:
+        """These commands were taken; False where they were before. Those of before ``forget_before`` are forgotten:
+        their signatures are too old to be believed."""
+        with self._journal.writing() as db:
+            known = db.execute("SELECT 1 FROM service WHERE key = ?", (f"{_OBEYED}{digest}",)).fetchone()
+            if known is None:
+                db.execute(
+                    "DELETE FROM service WHERE key GLOB ? AND value < ?",
+                    (f"{_OBEYED}*", codec.timestamp(forget_before)),
+                )
+                self._set(f"{_OBEYED}{digest}", codec.timestamp(at))
+            return known is None
 
     def _set(self, key: str, value: str) -> None:
         with self._journal.writing() as db:

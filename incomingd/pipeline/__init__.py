@@ -9,7 +9,7 @@
     report loop     status files: what the journal says of all that has news
 
 Intake's loop is here; :mod:`.checking` and :mod:`.publishing` are the two that follow, and :mod:`.common` is what they
-share.
+share. What a .commands file asks for is done by :mod:`.commands`.
 
 Rules:
 

@@ -14,7 +14,8 @@ from incomingd.config import Config
 from incomingd.errors import Halt, Retry
 from incomingd.intake.seal import seal
 from incomingd.journal.uploads import StaleMoveError
-from incomingd.model import CheckReport, Upload
+from incomingd.model import CheckReport, Upload, UploadKind
+from incomingd.pipeline.commands import obey
 from incomingd.pipeline.common import Common
 from incomingd.states import Stage
 from incomingd.verify.pool import Checkers
@@ -118,10 +119,14 @@ class Checking:
         sealed = seal(common.places, upload, queue, common.uploads.members(upload.id))
         if common.stopping.is_set():
             return  # recovery takes it up
-        report = self._checkers.check(common.places.sealed(upload.id), sealed, queue, common.clock())
+        asks = upload.kind is UploadKind.COMMANDS
+        report = self._checkers.check(common.places.sealed(upload.id), sealed, queue, common.clock(), commands=asks)
         self._settled(upload.id)
         if report.problems:
             self._reject(upload, report)
+        elif asks:
+            common.ended([obey(common.journal, upload, report, common.clock())])
+            self._on_free()  # what was cancelled by it can be put aside
         else:
             common.tell(common.uploads.queue(upload, report, common.clock(), "checked; waits to be published"))
         self._on_queued()

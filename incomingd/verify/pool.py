@@ -178,10 +178,13 @@ class Checkers:
         self._closed = False
         self._external = External()
 
-    def check(self, folder: Path, seal: Seal, queue: QueueConfig, now: datetime) -> CheckReport:
+    def check(
+        self, folder: Path, seal: Seal, queue: QueueConfig, now: datetime, *, commands: bool = False
+    ) -> CheckReport:
         """Check the sealed upload in ``folder``; waits for a free worker. Raises ``Retry``.
 
-        ``seal`` is what sealing came to, ``now`` the time that signatures and dates are judged by.
+        ``seal`` is what sealing came to, ``now`` the time that signatures and dates are judged by; ``commands``: it
+        is a .commands file.
         """
         worker, config = self._take()
         keep = False
@@ -193,6 +196,7 @@ class Checkers:
                 home=self._home,
                 now=now,
                 config=None if worker.config is config else config,
+                commands=commands,
             )
             worker.config = config
             answer = worker.check(codec.dumps(request).encode(), config.checks.worker_time)

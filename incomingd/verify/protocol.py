@@ -23,7 +23,8 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One job; ``config`` comes with the first, and when it has changed. ``home`` is the uploaders' gnupg home."""
+    """One job; ``config`` comes with the first, and when it has changed. ``home`` is the uploaders' gnupg home;
+    ``commands``: it is a .commands file."""
 
     folder: Path
     seal: Seal
@@ -31,6 +32,7 @@ class Request:
     home: Path
     now: datetime
     config: Config | None
+    commands: bool
 
 
 def send(to: socket.socket, kind: bytes, data: bytes) -> None:

@@ -22,6 +22,7 @@ from incomingd import codec
 from incomingd.config import Config
 from incomingd.errors import Retry
 from incomingd.verify.check import Job, check
+from incomingd.verify.commands import check_commands
 from incomingd.verify.keyring import Keyring
 from incomingd.verify.protocol import Request, receive, send
 
@@ -73,7 +74,8 @@ class _Worker:
         if self._keyring is None or self._keyring.home != request.home:
             self._keyring = Keyring(request.home)
         _limit(self._config)
-        report = check(
+        judge = check_commands if request.commands else check
+        report = judge(
             Job(
                 folder=request.folder,
                 seal=request.seal,

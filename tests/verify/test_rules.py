@@ -41,6 +41,8 @@ ELSEWHERE = {
     "upload-withdrawn": "intake",
     "upload-lost": "intake",
     "upload-cancelled": "system",
+    "commands-refused": "system",
+    "commands-repeated": "system",
     "pool-conflict": "publish",
     "same-version-other-content": "publish",
     "version-not-newer": "publish",

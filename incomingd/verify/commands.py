@@ -1,0 +1,107 @@
+"""What a .commands file asks for, as dcut and dput-ng write it (debianqueued, "Commands").
+
+Rules: it is signed by a trusted key, whatever the queue allows for uploads, and was signed within the last day. Of the
+commands there are ``rm`` and ``cancel``, and both mean the same: an upload that waits is cancelled, as a whole. Whether
+it is the signer's own, and waits, is for whoever has the journal.
+
+dcut names each package of an upload, too: these are passed over, since they go with their .changes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from incomingd import fsio, rules
+from incomingd.model import FILE_NAME, CheckReport, Commands, Problem, plain
+from incomingd.verify import deb822, files
+from incomingd.verify.check import Job
+from incomingd.verify.signature import Verifier, is_signed, too_old
+
+#: Seconds after which a signature is too old to be believed. Its date may be a day in the future.
+MAX_AGE = 86400.0
+#: A file with more commands, or more that is wrong, is something else altogether.
+_MAX_COMMANDS, _MAX_PROBLEMS = 100, 20
+
+
+def check_commands(job: Job) -> CheckReport:
+    """Read the one sealed .commands file of ``job``. Raises as :func:`incomingd.verify.check.check`."""
+    problems = list(job.seal.problems)
+    commands = None
+    for entry in job.seal.files:
+        found = _Reading(job, entry.name)
+        commands = found.run(entry.size)
+        problems += found.problems
+    return CheckReport(
+        summaries=(),
+        changes=(),
+        problems=tuple(problems),
+        warnings=(),
+        commands=None if problems else commands,
+    )
+
+
+class _Reading:
+    """One reading of one file."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        self.problems: list[Problem] = []
+        self._job = job
+        self._name = name
+
+    def run(self, size: int) -> Commands | None:
+        limit = self._job.config.checks.max_text_file
+        if size > limit:
+            found = f"it has {size} bytes, and {limit} are allowed"
+            self.problems.append(rules.TEXT_TOO_LARGE.problem(found, file=self._name))
+            return None
+        self._job.reading(self._name)
+        with fsio.directory(self._job.folder) as fd:
+            data = fsio.read_regular(self._name, fd, limit)
+        return self._read(data)
+
+    def _read(self, data: bytes) -> Commands | None:
+        job, name = self._job, self._name
+        if not is_signed(data):
+            self.problems.append(rules.UNSIGNED.problem("it carries no signature", file=name))
+            return None
+        signed = Verifier(keyring=job.keyring, keys=job.keys, now=job.now).verify(data, name)
+        self.problems += [*signed.faults, *signed.doubts]
+        if self.problems or signed.text is None or signed.signed_by is None or signed.made_at is None:
+            return None
+        old = too_old(signed.made_at, job.now, MAX_AGE, name)
+        stanza, problems = deb822.parse(signed.text, name)
+        self.problems += [*([old] if old else []), *problems]
+        if stanza is None:
+            return None
+        self.problems += deb822.missing(stanza, ("Commands",), name)
+        lines = stanza.lines("Commands")
+        named = list(dict.fromkeys(target for line in lines[:_MAX_COMMANDS] for target in self._targets(line)))
+        if len(lines) > _MAX_COMMANDS:
+            self._refuse(f"there are {len(lines)} commands, and {_MAX_COMMANDS} are allowed")
+        cancel = tuple(name for name in named if files.kind(name) is files.Kind.BYHAND)
+        if named and not cancel:
+            self._refuse("it names no .changes and no upload")
+        self.problems = self.problems[:_MAX_PROBLEMS]
+        # Not of the bytes: white space and armor can be written otherwise without breaking the signature.
+        what = json.dumps([signed.signed_by, signed.made_at.timestamp(), lines])
+        return Commands(
+            cancel=cancel, signed_by=signed.signed_by, digest=hashlib.sha256(what.encode("utf-8")).hexdigest()
+        )
+
+    def _targets(self, line: str) -> Iterator[str]:
+        """What one command names."""
+        command, *words = line.split()
+        if command not in ("rm", "cancel"):
+            self._refuse(f'"{plain(command)}" is neither rm nor cancel')
+            return
+        words = [word for word in words if word != "--searchdirs"]
+        if not words:
+            self._refuse(f"{command} names nothing")
+        for word in words:
+            if FILE_NAME.fullmatch(word):
+                yield word
+            else:
+                self._refuse(f'"{plain(word)}" is no name of a file or an upload')
+
+    def _refuse(self, found: str) -> None:
+        self.problems.append(rules.COMMANDS_REFUSED.problem(found, file=self._name))
