@@ -16,6 +16,7 @@ import pytest
 
 from incomingd import fsio
 from incomingd.errors import Retry
+from incomingd.fsio import taking
 from incomingd.intake.seal import seal
 from incomingd.model import Seal
 from tests.intake.conftest import NOBODY, Inbox, as_nobody, needs_root
@@ -203,8 +204,8 @@ def test_a_file_that_grows_while_it_is_copied_meets_the_limit(
         os.truncate(inbox.folder / "kept", 5 << 20)
         return status
 
-    monkeypatch.setattr(fsio, "has_writer", lambda fd: False)
-    monkeypatch.setattr(fsio.os, "fstat", fstat_then_grow)
+    monkeypatch.setattr(taking, "has_writer", lambda fd: False)
+    monkeypatch.setattr(taking.os, "fstat", fstat_then_grow)
     result = seal_it(inbox)
     monkeypatch.undo()
     assert codes(result) == [("upload-too-large", "hello.deb")]

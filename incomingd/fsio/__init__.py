@@ -1,0 +1,57 @@
+"""Every rename, sync, no-follow open and durable write that there is.
+
+Rules:
+
+* A name from an upload is opened relative to its directory's descriptor, with ``O_NOFOLLOW | O_NONBLOCK``, and is
+  used only when it is a regular file: a link is never followed and a FIFO never blocks.
+* *Durable* means: after the call a power cut leaves the new content under the name, or (had it come earlier) the old
+  one, never a part. It is temp, write, fsync, rename, fsync of the directory.
+* *Atomic* is the same without the syncs: for what is derived from the journal and can be written anew.
+
+Failures are ``OSError``; a missing place on the disk and a missing right are the environment's, and the caller says so.
+"""
+
+from incomingd.fsio.naming import link, make_directories, place, rename, rename_durable, switch
+from incomingd.fsio.reading import (
+    NotRegularError,
+    directory,
+    has_writer,
+    holds,
+    lock_holder,
+    points_to,
+    read_regular,
+    regular,
+)
+from incomingd.fsio.removing import remove, remove_empty, remove_tree
+from incomingd.fsio.taking import copy_file, hash_file, seal_file, take_copy
+from incomingd.fsio.writing import new_file, sync, sync_file_systems, write_atomic, write_durable, write_new
+
+__all__ = [
+    "NotRegularError",
+    "copy_file",
+    "directory",
+    "has_writer",
+    "hash_file",
+    "holds",
+    "link",
+    "lock_holder",
+    "make_directories",
+    "new_file",
+    "place",
+    "points_to",
+    "read_regular",
+    "regular",
+    "remove",
+    "remove_empty",
+    "remove_tree",
+    "rename",
+    "rename_durable",
+    "seal_file",
+    "switch",
+    "sync",
+    "sync_file_systems",
+    "take_copy",
+    "write_atomic",
+    "write_durable",
+    "write_new",
+]

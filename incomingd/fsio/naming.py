@@ -1,0 +1,78 @@
+"""Names for what is there: renames, links, folders."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from incomingd.fsio.reading import CHUNK
+from incomingd.fsio.writing import TEMPORARY, sync, write_new
+
+#: Another file system or mount, no links there, or too many of them.
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+
+
+def rename(source: Path, target: Path) -> None:
+    """rename(2), nothing more; on one file system."""
+    os.rename(source, target)
+
+
+def rename_durable(source: Path, target: Path) -> None:
+    """rename(2), and wait for both directories."""
+    os.rename(source, target)
+    sync(dict.fromkeys((target.parent, source.parent)))
+
+
+def place(source: Path, target: Path) -> None:
+    """Give the bytes of ``source`` the name ``target`` too: a link where that can be had, else a copy. Not synced.
+
+    ``target`` is replaced at once where it is there.
+    """
+    with contextlib.suppress(OSError):  # nearly always it is not there, and one call does it
+        os.link(source, target, follow_symlinks=False)
+        return
+    temporary = target.with_name(f"{TEMPORARY}{target.name[:200]}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(source, temporary, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        with source.open("rb") as original:
+            write_new(temporary, iter(lambda: original.read(CHUNK), b""))
+    os.replace(temporary, target)
+    # rename(2) of two links to one inode does nothing and leaves both.
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file that never changes in place; one that is there stays."""
+    with contextlib.suppress(FileExistsError):
+        os.link(source, target, follow_symlinks=False)
+
+
+def switch(link: Path, target: str) -> None:
+    """Make the symbolic link ``link`` point to ``target`` by one rename, durably."""
+    temporary = link.with_name(f"{TEMPORARY}{link.name}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    sync([link.parent])
+
+
+def make_directories(path: Path, mode: int = 0o755) -> list[Path]:
+    """Make ``path`` and what is missing above it; return the directories to :func:`sync` for it to last."""
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        return []
+    except FileNotFoundError:
+        above = make_directories(path.parent, mode)
+        path.mkdir(mode)
+    else:
+        above = []
+    path.chmod(mode)  # whatever the umask
+    return list(dict.fromkeys([*above, path, path.parent]))
