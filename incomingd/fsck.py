@@ -25,6 +25,7 @@ from incomingd.journal.generations import Generation, Generations, IndexFile
 from incomingd.journal.uploads import Uploads
 from incomingd.model import UploadKind
 from incomingd.places import Places
+from incomingd.publish.generation import view_of
 from incomingd.states import Stage
 
 _UNPACK: dict[str, Callable[[Path], Iterator[bytes]]] = {
@@ -156,8 +157,10 @@ class Fsck:
                 continue
             if unpacked != raw[plain].sha256:
                 yield f"{folder / file.path}: unpacks to something else than its Release names"
+        # Whatever the configuration says by now: what was published.
+        view = view_of(self._catalogue, suite, translations=any(path.endswith("/Translation-en") for path in raw))
         for path, file in raw.items():
-            stanzas = self._catalogue.section_stanzas(suite.name, path.rpartition("/")[0])
+            stanzas = view.stanzas(path.rpartition("/")[0])
             if _digest(stanza for _, stanza in stanzas) != file.sha256:
                 yield f"{folder / path}: is not what the journal lists for it"
 

@@ -153,6 +153,7 @@ class PublishConfig:
     sha1: bool = _setting(flag, True)
     sha512: bool = _setting(flag, False)
     zstd: bool = _setting(flag, False)
+    translations: bool = _setting(flag, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ name that once had bytes is never given to others, and a version that once had c
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -188,7 +188,7 @@ class Catalogue:
                 ).fetchone()
             ]
 
-    def section_stanzas(self, suite: str, section: str, first: str = "") -> Iterator[tuple[str, bytes]]:
+    def section_stanzas(self, suite: str, section: str, first: str = "") -> Generator[tuple[str, bytes], None, None]:
         """Names and stanzas of a section from the name ``first`` on, in the order of the names' bytes."""
         with self._journal.reading() as db:
             for row in db.execute(

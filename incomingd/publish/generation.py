@@ -28,6 +28,7 @@ from incomingd.publish.blocks import LAYOUT
 from incomingd.publish.indexes import IndexWriter
 from incomingd.publish.release import release_text
 from incomingd.publish.sign import Signer
+from incomingd.publish.translations import View, section_of
 
 #: How many folders of old generations are removed at a time: the next publish waits no longer than for these.
 _PRUNE_AT_ONCE = 1
@@ -59,7 +60,7 @@ class GenerationBuilder:
         self._places = Places(config)
         self._catalogue = catalogue
         self._generations = generations
-        self._indexes = IndexWriter(config.publish, catalogue, blocks)
+        self._indexes = IndexWriter(config.publish, blocks)
         self._signer = signer
         self._progress = progress
 
@@ -70,6 +71,8 @@ class GenerationBuilder:
             *(suite.name, suite.codename, suite.components, suite.binary_architectures),
             *(archive.origin, archive.label, archive.description, archive.signing_keys),
             *(publish.sha512, publish.zstd, LAYOUT),
+            # Else the digest is what it was before there was such a setting.
+            *(["translations"] if publish.translations else []),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -113,6 +116,8 @@ class GenerationBuilder:
         anew: bool = False,
     ) -> Built:
         """As :meth:`build`; ``changes`` are by section the names with their new stanzas, None for one that leaves."""
+        view = view_of(self._catalogue, suite, translations=self._config.publish.translations)
+        changes = view.changes(changes)
         previous = self._generations.current(suite.name)
         number = previous.number + 1 if previous else 1
         folder = self._places.generation(suite.name, number)
@@ -129,7 +134,7 @@ class GenerationBuilder:
             if previous and old and not own:
                 files += self._link(self._places.generation(suite.name, previous.number), folder, old)
                 continue
-            written, changed = self._indexes.write(suite.name, section, own, folder / section, anew=anew)
+            written, changed = self._indexes.write(suite.name, section, view, own, folder / section, anew=anew)
             files += written
             blocks.append(changed)
         self._keep_by_hash(suite.name, folder, previous)
@@ -163,6 +168,8 @@ class GenerationBuilder:
             for component in suite.components
             for arch in suite.binary_architectures
         ]
+        if self._config.publish.translations:
+            sections += [section_of(component) for component in suite.components]
         in_use = set(changed) | self._catalogue.sections(suite.name)
         return sections + [section for section in installer if section in in_use]
 
@@ -235,6 +242,13 @@ def _sync_top(folder: Path, above: Iterable[Path]) -> None:
     """The Release and its signatures, then their folder, then those above that were made too."""
     made = [path for path in above if folder not in path.parents]
     fsio.sync(dict.fromkeys([*(folder / name for name in _RELEASES), folder, folder.parent, *made]))
+
+
+def view_of(catalogue: Catalogue, suite: SuiteConfig, *, translations: bool) -> View:
+    """A suite as its indexes show it."""
+    components = suite.components if translations else ()
+    sections = {name: [f"{name}/binary-{arch}" for arch in suite.binary_architectures] for name in components}
+    return View(catalogue, suite.name, sections)
 
 
 def by_hash(folder: Path, file: IndexFile) -> Path:

@@ -19,9 +19,9 @@ import zstandard
 from incomingd import fsio
 from incomingd.config import PublishConfig
 from incomingd.journal.blocks import Block, Blocks, SectionBlocks
-from incomingd.journal.catalogue import Catalogue
 from incomingd.journal.generations import IndexFile
 from incomingd.publish import blocks, xz
+from incomingd.publish.translations import View
 
 #: Blocks stored in one transaction while a large index is made: bounds the memory (some 3 MB).
 _STORE_AT_ONCE = 16
@@ -32,29 +32,29 @@ _R = TypeVar("_R")
 
 def index_name(section: str) -> str:
     """What the section's index file is called."""
-    return "Sources" if section.endswith("/source") else "Packages"
+    return {"source": "Sources", "i18n": "Translation-en"}.get(section.rpartition("/")[2], "Packages")
 
 
 class IndexWriter:
     """Writes indexes from blocks. Only the publisher uses it."""
 
-    def __init__(self, config: PublishConfig, catalogue: Catalogue, store: Blocks) -> None:
+    def __init__(self, config: PublishConfig, store: Blocks) -> None:
         self._config = config
-        self._catalogue = catalogue
         self._blocks = store
         self._forms = ("gz", "xz", "zst") if config.zstd else ("gz", "xz")
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="index")
 
     def write(
-        self, suite: str, section: str, changes: Mapping[str, bytes | None], folder: Path, *, anew: bool
+        self, suite: str, section: str, view: View, changes: Mapping[str, bytes | None], folder: Path, *, anew: bool
     ) -> tuple[list[IndexFile], SectionBlocks]:
         """Write the section's files into ``folder`` and by hash below it; not synced.
 
-        ``changes`` are stanzas by name, None for one that leaves. ``anew`` rebuilds every block. Returns the files for
-        the Release, the uncompressed one first, and the change of the run for the commit.
+        ``view`` shows the stanzas as they were; ``changes`` are those that change, by name, None for one that leaves.
+        ``anew`` rebuilds every block. Returns the files for the Release, the uncompressed one first, and the change of
+        the run for the commit.
         """
         old = [] if anew else self._blocks.run(suite, section)
-        run, added = self._recut(suite, section, old, changes)
+        run, added = self._recut(section, view, old, changes)
         kept = {block.id for block in run}
         stored = self._blocks.run(suite, section) if anew else old
         removed = tuple(block.id for block in stored if block.id not in kept)
@@ -64,12 +64,12 @@ class IndexWriter:
         return [raw.result(), *files], SectionBlocks(section, removed, tuple(added))
 
     def _recut(
-        self, suite: str, section: str, old: Sequence[Block], changes: Mapping[str, bytes | None]
+        self, section: str, view: View, old: Sequence[Block], changes: Mapping[str, bytes | None]
     ) -> tuple[list[Block], list[Block]]:
         """The section's new run, and those of its blocks that are new."""
 
         def read(start: str) -> Generator[tuple[str, bytes], None, None]:
-            return blocks.changed(lambda name: self._catalogue.section_stanzas(suite, section, name), changes, start)
+            return blocks.changed(lambda name: view.stanzas(section, name), changes, start)
 
         if not old:
             added = self._store(blocks.cut(read("")))

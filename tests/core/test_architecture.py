@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "publish": {"fsio", "journal"},
     "report": {"fsio", "journal"},
     "importing": {"fsio", "journal", "verify", "publish"},
-    "fsck": {"fsio", "journal"},
+    "fsck": {"fsio", "journal", "publish"},
     "recovery": {"fsio", "journal", "intake", "verify", "publish", "report"},
     "pipeline": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery"},
     "daemon": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery", "pipeline"},
