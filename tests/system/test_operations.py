@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.apt import Apt
-from tests.support.instance import Instance
+from tests.support.instance import Instance, until
 from tests.support.keys import Keys
 from tests.support.uploads import Builder
 
@@ -73,6 +73,26 @@ def test_a_removed_package_can_be_brought_back_by_a_rollback(
     assert json.loads(back.stdout)[0]["published"]["suites"]["stable"]["generation"] == 4
     apt.update()
     assert (apt.install("hello") / "usr/share/doc/hello/README").exists()
+
+
+def test_a_suite_cannot_go_back_to_a_generation_that_never_was(instance: Instance) -> None:
+    done = instance.ctl("rollback", "stable", "99")
+    assert done.returncode == 1
+    assert "it is at generation 1" in done.stdout
+    assert instance.failed("rollback-stable-to-99") == ["unknown-generation"]
+
+
+def test_a_suite_cannot_go_back_to_files_that_were_cleaned_up(idle: Instance, builder: Builder) -> None:
+    idle.set("publish", grace="0s")
+    with idle:
+        publish(idle, builder, "hello", "1.0-1", "stable")
+        publish(idle, builder, "hello", "1.0-2", "stable")
+        old = idle.archive / "pool/main/h/hello/hello_1.0-1_amd64.deb"
+        until(lambda: not old.exists(), "the clean-up")
+        done = idle.ctl("rollback", "stable", "2")
+        assert done.returncode == 1
+        assert idle.failed("rollback-stable-to-2") == ["pool-file-gone"]
+        assert idle.ctl("fsck").returncode == 0
 
 
 def test_a_request_waits_in_the_journal_for_the_next_daemon(idle: Instance, builder: Builder, tmp_path: Path) -> None:

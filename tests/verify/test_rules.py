@@ -50,6 +50,9 @@ ELSEWHERE = {
     "missing-orig": "publish",
     "replayed": "publish",
     "not-in-suite": "system",
+    "unknown-generation": "system",
+    "pool-file-gone": "system",
+    "import-gone": "system",
     "lintian": "system",
     "external-check": "system",
     "external-check-limit": "system",
@@ -59,8 +62,6 @@ ELSEWHERE = {
     "check-crashed": "verify/test_pool.py",
     "check-memory": "verify/test_pool.py",
 }
-#: Codes that no test has yet; an operator's mistake gets it, no upload does.
-OWED = {"unknown-generation", "pool-file-gone", "import-gone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -490,7 +491,7 @@ def used_by_checks() -> set[str]:
 
 def test_every_rule_has_a_row() -> None:
     rows = {row.code for row in ROWS.values()}
-    assert rows | ELSEWHERE.keys() | OWED == {rule.code for rule in rules.every()}
+    assert rows | ELSEWHERE.keys() == {rule.code for rule in rules.every()}
     assert used_by_checks() - rows <= ELSEWHERE.keys()
 
 
