@@ -6,7 +6,7 @@ the names from its ``first`` up to the next block's; the first block of a run co
 can be made anew from the catalogue.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from incomingd.journal import Journal
@@ -37,14 +37,23 @@ class Blocks:
         self._journal = journal
 
     def run(self, suite: str, section: str) -> list[Block]:
-        """The section's blocks in order."""
+        """The section's blocks in order. One whose row is gone has the size -1."""
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT r.block, r.first, b.size FROM block_runs r JOIN blocks b ON b.id = r.block"
-                " WHERE r.suite = ? AND r.section = ? ORDER BY r.first",
+                "SELECT r.block, r.first, ifnull(b.size, -1) AS size FROM block_runs r"
+                " LEFT JOIN blocks b ON b.id = r.block WHERE r.suite = ? AND r.section = ? ORDER BY r.first",
                 (suite, section),
             ).fetchall()
         return [Block(row["block"], row["first"], row["size"]) for row in rows]
+
+    def has_all(self, run: Iterable[Block], forms: Collection[str]) -> bool:
+        """True where every block of a run is stored in every form."""
+        marks = ", ".join("?" * len(forms))
+        query = f"SELECT count(*) FROM block_forms WHERE block = ? AND form IN ({marks})"  # noqa: S608  # own words
+        with self._journal.reading() as db:
+            return all(
+                block.size >= 0 and db.execute(query, (block.id, *forms)).fetchone()[0] == len(forms) for block in run
+            )
 
     def store(self, blocks: Iterable[tuple[str, int, Mapping[str, tuple[bytes, int]]]]) -> list[Block]:
         """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size."""

@@ -50,13 +50,14 @@ class IndexWriter:
         """Write the section's files into ``folder`` and by hash below it; not synced.
 
         ``view`` shows the stanzas as they were; ``changes`` are those that change, by name, None for one that leaves.
-        ``anew`` rebuilds every block. Returns the files for the Release, the uncompressed one first, and the change of
-        the run for the commit.
+        ``anew`` rebuilds every block, as does a store that has lost some. Returns the files for the Release, the
+        uncompressed one first, and the change of the run for the commit.
         """
-        old = [] if anew else self._blocks.run(suite, section)
+        stored = self._blocks.run(suite, section)
+        # Where some of the store is lost the packages still say what there was.
+        old = [] if anew or not self._blocks.has_all(stored, ("raw", *self._forms)) else stored
         run, added = self._recut(section, view, old, changes)
         kept = {block.id for block in run}
-        stored = self._blocks.run(suite, section) if anew else old
         removed = tuple(block.id for block in stored if block.id not in kept)
         name = f"{section}/{index_name(section)}"
         raw = self._threads.submit(self._hash_raw, name, run)
