@@ -101,8 +101,11 @@ def ftp_server(folder: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def put_server(folder: Path, work: Path) -> Iterator[int]:
-    """nginx, as docs/clients.md sets it up: PUT writes in ``folder``. Its port."""
+def put_server(folder: Path, work: Path, *, tls: bool = False) -> Iterator[int]:
+    """nginx, as docs/clients.md sets it up: PUT writes in ``folder``. Its port.
+
+    With ``tls`` its certificate, signed by itself, is ``work/certificate.pem``.
+    """
     if _NGINX is None:
         pytest.skip("nginx is not installed")
     port = free_port()
@@ -114,12 +117,21 @@ def put_server(folder: Path, work: Path) -> Iterator[int]:
         f"{user} daemon off; worker_processes 1; pid {work}/pid; error_log {work}/error.log;\n"
         f"events {{ }}\nhttp {{ access_log off;\n"
         + "".join(f"{kind}_temp_path {work}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
-        + f"server {{ listen 127.0.0.1:{port}; location /incoming/ {{ alias {folder}/;\n"
+        + f"server {{ listen 127.0.0.1:{port}{_tls(work) if tls else ''}; location /incoming/ {{ alias {folder}/;\n"
         f"client_body_temp_path {temporary}; dav_methods PUT;\n"
         "client_max_body_size 4g; dav_access user:rw group:r all:r; limit_except PUT { deny all; } } } }\n"
     )
     with _running([_NGINX, "-p", work, "-c", work / "nginx.conf", "-e", work / "error.log"], port):
         yield port
+
+
+def _tls(work: Path) -> str:
+    """A key and its certificate for the address, and how nginx is told of them."""
+    key, certificate = work / "key.pem", work / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
+    make += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return f" ssl; ssl_certificate {certificate}; ssl_certificate_key {key}"
 
 
 @contextlib.contextmanager

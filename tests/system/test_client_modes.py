@@ -1,8 +1,11 @@
 """The other ways in which the clients of docs/clients.md send, each with the real one over a real sshd."""
 
+import os
 import random
+import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +65,22 @@ def test_sftp_of_files(instance: Instance, builder: Builder, server: Sshd) -> No
     batch = "".join(f"put {file} {instance.incoming}/\n" for file in upload.files)
     run("sftp", *server.options, "-b", "-", "root@127.0.0.1", input=batch)
     instance.succeeded(upload.flat_name)
+
+
+@needs("curl")
+def test_curl_over_sftp_renamed(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    (tmp_path / ".ssh").mkdir()
+    shutil.copy(server.folder / "known_hosts", tmp_path / ".ssh")
+    hidden, name = instance.incoming / ".job-7", instance.incoming / "job-7"
+    files = f"{{{','.join(str(file) for file in upload.files)}}}"
+    key = server.settings["IdentityFile"]
+    curl = ("curl", "-sS", "--key", key, "--pubkey", f"{key}.pub")
+    address = f"sftp://root@127.0.0.1:{server.port}"
+    home = {**os.environ, "HOME": str(tmp_path)}
+    run(*curl, "--ftp-create-dirs", "-T", files, f"{address}{hidden}/", env=home)
+    run(*curl, "-Q", f"rename {hidden} {name}", f"{address}{instance.incoming}/", env=home)
+    instance.succeeded("job-7")
 
 
 @needs("rsync")

@@ -227,3 +227,28 @@ def test_commands_are_not_sent_again_by_retry(
     done = held.ctl("retry", name)
     assert done.returncode == 1
     assert "sign and send new ones" in done.stderr
+
+
+def test_what_is_checked_again_after_a_restart_is_waited_for(
+    held: Instance, waiting: Upload, command: Callable[..., str]
+) -> None:
+    assert held.stop() == 0
+    name = command(f"rm {waiting.changes.name}")
+    done = held.run("incomingd", "--once")
+    assert done.returncode == 1, done.stderr  # an upload failed: the one that was taken back
+    held.succeeded(name)
+    assert held.failed(waiting.flat_name) == ["upload-cancelled"]
+
+
+def test_a_kill_at_any_moment_obeys_once(
+    held: Instance, waiting: Upload, command: Callable[..., str], builder: Builder
+) -> None:
+    for number, pause in enumerate((0.35, 0.4, 0.45, 0.5)):  # about when it has settled
+        # Each is another file: gpg tells signatures apart by the second.
+        name = command(f"rm {'--searchdirs ' * number}{waiting.changes.name}")
+        time.sleep(pause)
+        held.kill()
+        held.start()
+        codes = held.failed(name) if held.wait(name)["state"] == 3 else []
+        assert codes in ([], ["commands-refused"]), codes
+        assert stage(held, waiting.flat_name) == "cancelled"

@@ -27,7 +27,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture
 def home(tmp_path: Path, builder: Builder, server: Sshd) -> Home:
-    return Home(tmp_path / "home", builder.keys.home, server)
+    made = Home(tmp_path / "home", builder.keys.home, server)
+    made.environment["SSL_CERT_FILE"] = str(tmp_path / "server/certificate.pem")  # of https's server
+    return made
 
 
 @pytest.fixture
@@ -71,12 +73,18 @@ def http(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
         yield {"method": "http", "incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
 
 
+@contextlib.contextmanager
+def https(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
+    with put_server(instance.incoming, work, tls=True) as port:
+        yield {"method": "https", "incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
+
+
 Way = Callable[[Instance, Sshd, Path], contextlib.AbstractContextManager[Settings]]
 by_name = {"ids": lambda way: way.__name__}
 
 
 @needs("dput")
-@pytest.mark.parametrize("way", [local, scp, rsync, ftp, http], **by_name)
+@pytest.mark.parametrize("way", [local, scp, rsync, ftp, http, https], **by_name)
 def test_dput(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way) -> None:
     upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
     upload.file("*.deb").chmod(0o600)  # it means to mend that over there
@@ -124,7 +132,7 @@ def test_dput_with_a_command_after_it(
     assert after.exists()
 
 
-@pytest.mark.parametrize("way", [local, scp, sftp, ftp, http], **by_name)
+@pytest.mark.parametrize("way", [local, scp, sftp, ftp, http, https], **by_name)
 def test_dput_ng(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way) -> None:
     upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
     with way(patient, server, tmp_path / "server") as settings:
