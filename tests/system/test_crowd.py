@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -111,7 +112,7 @@ def test_a_crowd(idle: Instance, uploads: list[Upload], server: Sshd) -> None:
     with Scales(idle.daemon.pid) as scales:
         complaints = send_all(sent, server, f"root@127.0.0.1:{idle.incoming}/")
         sending = time.monotonic() - started
-        until(lambda: all((idle.status(name) or {"state": 0})["state"] >= 2 for name in names), "the end", 300)
+        _all_ended(idle, names)
     whole = time.monotonic() - started
     print(
         f"{COUNT} uploads by {CLIENTS} clients: sent in {sending:.1f} s, published {whole - sending:.1f} s after the "
@@ -123,6 +124,40 @@ def test_a_crowd(idle: Instance, uploads: list[Upload], server: Sshd) -> None:
     assert idle.stop() == 0
     _published_once_in_the_order_of_the_claims(idle, names)
     assert list(idle.incoming.iterdir()) == []
+
+
+def test_all_at_once_while_the_daemon_does_not_listen(idle: Instance, uploads: list[Upload]) -> None:
+    """The kernel's queue of events overflows: what was renamed in, and what is written flat, is found all the same."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 100_000:
+        pytest.skip("the queue is too long to fill")
+    idle.start()
+    assert idle.daemon is not None
+    idle.daemon.send_signal(signal.SIGSTOP)
+    try:
+        for number in range(limit // 2 + 1000):
+            (idle.incoming / f".filler-{number % 50}").touch()
+            (idle.incoming / f".filler-{number % 50}").unlink()
+        names = [
+            one.send_flat(idle.incoming) if number % 2 else one.send_directory(idle.incoming)
+            for number, one in enumerate(uploads)
+        ]
+    finally:
+        idle.daemon.send_signal(signal.SIGCONT)
+    started = time.monotonic()
+    with Scales(idle.daemon.pid) as scales:
+        _all_ended(idle, names)
+    print(f"{COUNT} found at once were published in {time.monotonic() - started:.1f} s; {scales.peak:.0f} MB at most")
+    for name in names:
+        idle.succeeded(name)
+    until(lambda: "the watch missed them" in idle.health(), "what was missed, in health")
+    assert idle.stop() == 0
+    _published_once_in_the_order_of_the_claims(idle, names)
+    assert list(idle.incoming.iterdir()) == []
+
+
+def _all_ended(instance: Instance, names: Sequence[str]) -> None:
+    until(lambda: all((instance.status(name) or {"state": 0})["state"] >= 2 for name in names), "the end", 300)
 
 
 def _published_once_in_the_order_of_the_claims(instance: Instance, names: list[str]) -> None:
