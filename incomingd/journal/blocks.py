@@ -37,7 +37,7 @@ class Blocks:
         self._journal = journal
 
     def run(self, suite: str, section: str) -> list[Block]:
-        """The section's blocks in order. One whose row is gone has the size -1."""
+        """The section's blocks in order; one whose row is lost has the size -1."""
         with self._journal.reading() as db:
             rows = db.execute(
                 "SELECT r.block, r.first, ifnull(b.size, -1) AS size FROM block_runs r"
@@ -46,14 +46,17 @@ class Blocks:
             ).fetchall()
         return [Block(row["block"], row["first"], row["size"]) for row in rows]
 
-    def has_all(self, run: Iterable[Block], forms: Collection[str]) -> bool:
-        """True where every block of a run is stored in every form."""
+    def has_all(self, suite: str, section: str, forms: Collection[str]) -> bool:
+        """True where every block of the section's run is stored in every form."""
         marks = ", ".join("?" * len(forms))
-        query = f"SELECT count(*) FROM block_forms WHERE block = ? AND form IN ({marks})"  # noqa: S608  # own words
         with self._journal.reading() as db:
-            return all(
-                block.size >= 0 and db.execute(query, (block.id, *forms)).fetchone()[0] == len(forms) for block in run
-            )
+            runs, blocks, stored = db.execute(
+                "SELECT count(*), count(b.id), total((SELECT count(*) FROM block_forms f"  # noqa: S608  # own words
+                f" WHERE f.block = r.block AND f.form IN ({marks}))) FROM block_runs r"
+                " LEFT JOIN blocks b ON b.id = r.block WHERE r.suite = ? AND r.section = ?",
+                (*forms, suite, section),
+            ).fetchone()
+        return bool(runs == blocks and stored == runs * len(forms))
 
     def store(self, blocks: Iterable[tuple[str, int, Mapping[str, tuple[bytes, int]]]]) -> list[Block]:
         """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size."""

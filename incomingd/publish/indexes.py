@@ -25,6 +25,8 @@ from incomingd.publish.translations import View
 
 #: Blocks stored in one transaction while a large index is made: bounds the memory (some 3 MB).
 _STORE_AT_ONCE = 16
+#: After so many blocks (some 2 MB) the digests of the raw index are noted, for the next publish.
+_MARK_EVERY = 16
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -42,6 +44,8 @@ class IndexWriter:
         self._config = config
         self._blocks = store
         self._forms = ("gz", "xz", "zst") if config.zstd else ("gz", "xz")
+        # By suite and file the run that was written last, and the digests before every so many of its blocks.
+        self._marks: dict[tuple[str, str], tuple[list[Block], list[_Sums]]] = {}
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="index")
 
     def write(
@@ -55,12 +59,12 @@ class IndexWriter:
         """
         stored = self._blocks.run(suite, section)
         # Where some of the store is lost the packages still say what there was.
-        old = [] if anew or not self._blocks.has_all(stored, ("raw", *self._forms)) else stored
+        old = [] if anew or not self._blocks.has_all(suite, section, ("raw", *self._forms)) else stored
         run, added = self._recut(section, view, old, changes)
         kept = {block.id for block in run}
         removed = tuple(block.id for block in stored if block.id not in kept)
         name = f"{section}/{index_name(section)}"
-        raw = self._threads.submit(self._hash_raw, name, run)
+        raw = self._threads.submit(self._hash_raw, suite, name, stored, run)
         files = self._threads.map(lambda form: self._write_form(name, form, run, folder), self._forms)
         return [raw.result(), *files], SectionBlocks(section, removed, tuple(added))
 
@@ -106,13 +110,29 @@ class IndexWriter:
 
     # -- joining ------------------------------------------------------------------------------------------------------
 
-    def _hash_raw(self, name: str, run: list[Block]) -> IndexFile:
-        return self._file(name, (data for data, _ in self._blocks.data(run, "raw")), lambda _: None, stored=False)
+    def _hash_raw(self, suite: str, name: str, stored: list[Block], run: list[Block]) -> IndexFile:
+        """Nobody reads the raw bytes but this: it goes on from the last mark before the first block that is new."""
+        known, marks = self._marks.pop((suite, name), ([], []))
+        # What was written and never committed is no base: its blocks' ids may be others' by now.
+        same = _alike(stored, run) if known == stored else 0
+        del marks[same // _MARK_EVERY + 1 :]
+        sums = marks.pop() if marks else _Sums(sha512=self._config.sha512)
+        start = len(marks) * _MARK_EVERY
+        for number, (data, _) in enumerate(self._blocks.data(run[start:], "raw"), start):
+            if number % _MARK_EVERY == 0:
+                marks.append(sums.copy())
+            sums.update(data)
+        self._marks[suite, name] = run, marks
+        return sums.file(name, stored=False)
 
     def _write_form(self, name: str, form: str, run: list[Block], folder: Path) -> IndexFile:
         path = folder / f"{name.rpartition('/')[2]}.{form}"
+        sums = _Sums(sha512=self._config.sha512)
         with fsio.new_file(path) as out:
-            file = self._file(f"{name}.{form}", self._joined(form, run), out.write, stored=True)
+            for chunk in self._joined(form, run):
+                sums.update(chunk)
+                out.write(chunk)
+        file = sums.file(f"{name}.{form}", stored=True)
         fsio.link(path, folder / "by-hash" / "SHA256" / file.sha256)
         return file
 
@@ -125,22 +145,40 @@ class IndexWriter:
             return iter([empty])
         return (packed for packed, _ in data)
 
-    def _file(self, path: str, chunks: Iterable[bytes], write: Callable[[bytes], object], *, stored: bool) -> IndexFile:
-        size, sha256 = 0, hashlib.sha256()
-        sha512 = hashlib.sha512() if self._config.sha512 else None
-        for chunk in chunks:
-            size += len(chunk)
-            sha256.update(chunk)
-            if sha512:
-                sha512.update(chunk)
-            write(chunk)
+
+class _Sums:
+    """Size and digests of one file, as far as it has been seen."""
+
+    def __init__(self, *, sha512: bool) -> None:
+        self._size, self._sha256 = 0, hashlib.sha256()
+        self._sha512 = hashlib.sha512() if sha512 else None
+
+    def update(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        self._sha256.update(chunk)
+        if self._sha512:
+            self._sha512.update(chunk)
+
+    def copy(self) -> "_Sums":
+        """The same, to go on apart from this one."""
+        other = _Sums(sha512=False)
+        other._size, other._sha256 = self._size, self._sha256.copy()
+        other._sha512 = self._sha512.copy() if self._sha512 else None
+        return other
+
+    def file(self, path: str, *, stored: bool) -> IndexFile:
         return IndexFile(
             path=path,
-            size=size,
-            sha256=sha256.hexdigest(),
-            sha512=sha512.hexdigest() if sha512 else None,
+            size=self._size,
+            sha256=self._sha256.hexdigest(),
+            sha512=self._sha512.hexdigest() if self._sha512 else None,
             stored=stored,
         )
+
+
+def _alike(one: Sequence[Block], other: Sequence[Block]) -> int:
+    """With how many equal blocks both begin."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _xz_blocks(run: list[Block], data: Iterable[tuple[bytes, int]]) -> Iterator[xz.XzBlock]:

@@ -1,6 +1,7 @@
 """Index files out of blocks that the journal keeps: after any history they are those of an index written whole."""
 
 import gzip
+import hashlib
 import io
 import lzma
 import random
@@ -22,7 +23,7 @@ from incomingd.config import PublishConfig
 from incomingd.journal import Journal
 from incomingd.journal.blocks import Blocks
 from incomingd.journal.catalogue import Catalogue, Change, Package, PackageKey
-from incomingd.publish import blocks
+from incomingd.publish import blocks, indexes
 from incomingd.publish.indexes import IndexWriter
 from incomingd.publish.translations import View
 
@@ -37,6 +38,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few stanzas, so that every edge is met often."""
     for name, value in (("MIN", 300), ("GAP", 300), ("MAX", 1200)):
         monkeypatch.setattr(blocks, name, value)
+    monkeypatch.setattr(indexes, "_MARK_EVERY", 2)
 
 
 class Index:
@@ -55,13 +57,16 @@ class Index:
         self._writer = IndexWriter(PublishConfig(zstd=True), self._blocks)
         self._view = View(self._catalogue, SUITE, {})
 
-    def publish(self, changes: Stanzas, *, anew: bool = False) -> None:
-        """Write the index with the changes, then commit them."""
+    def publish(self, changes: Stanzas, *, anew: bool = False, fails: bool = False) -> None:
+        """Write the index with the changes, then commit them, unless it ``fails`` in between."""
         changes = {name: new for name, new in changes.items() if new is not None or name in self.stanzas}
         self.generation += 1
         self.folder = self.root / str(self.generation)
         (self.folder / "by-hash/SHA256").mkdir(parents=True)
-        _, run = self._writer.write(SUITE, SECTION, self._view, changes, self.folder, anew=anew)
+        self.files, run = self._writer.write(SUITE, SECTION, self._view, changes, self.folder, anew=anew)
+        if fails:
+            self._blocks.sweep()
+            return
         with self.journal.writing():
             for name, stanza in changes.items():
                 self._change(name, stanza)
@@ -91,6 +96,8 @@ class Index:
 
     def assert_as_written_whole(self) -> None:
         raw = b"".join(self.stanzas[name] for name in sorted(self.stanzas))
+        assert (self.files[0].size, self.files[0].sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
+        assert [file.sha256 for file in self.files[1:]] == [hashlib.sha256(self.file(f)).hexdigest() for f in FORMS]
         with index() as whole:
             whole.publish(self.stanzas)
             for form in FORMS:
@@ -196,6 +203,16 @@ def test_a_lost_store_is_made_anew(lost: tuple[str, ...], made: Index) -> None:
     made.assert_as_written_whole()
     made.assert_tools_agree()
     made.publish({"package-041": None})  # and it is of use again
+    made.assert_as_written_whole()
+
+
+def test_after_a_publish_that_failed(made: Index) -> None:
+    """Its blocks are swept, and their ids are given to others."""
+    made.publish({"package-005": stanza("package-005", 130, 3)}, fails=True)
+    made.publish({"package-055": stanza("package-055", 130, 4)})
+    made.assert_as_written_whole()
+    made.publish({"package-005": stanza("package-005", 130, 5)}, fails=True)
+    made.publish({"package-005": stanza("package-005", 130, 6)})
     made.assert_as_written_whole()
 
 
