@@ -15,7 +15,8 @@ SOURCE_FIELDS = (
 )
 _WORD = r"!?[a-z0-9][a-z0-9-]*"
 _ONE = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?"
+    # In lower case only: dpkg would read "Foo" as "foo", and apt would look for "Foo".
+    r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?"
     r"(?:\s*\(\s*(?P<operator><<|<=|=|>=|>>|<|>)\s*(?P<version>[^()\s]+)\s*\))?"
     rf"(?P<arches>\s*\[\s*{_WORD}(?:\s+{_WORD})*\s*\])?"
     r"(?P<profiles>(?:\s*<\s*!?[a-z0-9][a-z0-9.+-]*(?:\s+!?[a-z0-9][a-z0-9.+-]*)*\s*>)*)",
@@ -33,6 +34,8 @@ def faults(stanza: Stanza, fields: tuple[str, ...], *, source: bool) -> list[str
         if not value:
             found.append(f"{field} is empty")
             continue
+        if not source and stanza.get(field).startswith("\n"):
+            found.append(f"{field} has nothing on its first line, where dpkg looks for a package")
         found += [f'{field} has "{one.strip()[:80]}"' for one in _wrong(field, value, source=source)]
     return found
 
