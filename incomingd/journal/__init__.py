@@ -31,6 +31,8 @@ ENVIRONMENT = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PERM,
 )
+#: What SQLite's log of changes (WAL) is cut down to, in bytes, after a transaction that needed more.
+_LOG_SIZE = 16 << 20
 
 
 class Journal:
@@ -67,6 +69,8 @@ class Journal:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-4096")
+        # The log of changes grows as large as the largest transaction, an import's, and would stay so.
+        connection.execute(f"PRAGMA journal_size_limit={_LOG_SIZE}")
         self._open.append(connection)
         return connection
 

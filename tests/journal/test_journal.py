@@ -22,6 +22,19 @@ def test_it_is_marked_as_ours_and_durable(journal: Journal) -> None:
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
+def test_a_large_transaction_leaves_no_large_log(journal: Journal, tmp_path: Path) -> None:
+    with journal.writing() as db:
+        db.executemany("INSERT INTO blocks (id, size) VALUES (?, 0)", ((number,) for number in range(60)))
+        db.executemany(
+            "INSERT INTO block_forms VALUES (?, 'raw', 0, ?)", ((number, os.urandom(1 << 20)) for number in range(60))
+        )
+    log = tmp_path / "journal.db-wal"
+    assert log.stat().st_size > 60 << 20
+    with journal.writing() as db:
+        db.execute("DELETE FROM block_forms WHERE block = 1")
+    assert log.stat().st_size <= 16 << 20
+
+
 def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE addresses (name)")
