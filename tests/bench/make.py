@@ -104,10 +104,15 @@ def make_uploads(folder: Path, home: Path, names: list[str], version: str = "1.0
         return list(threads.map(make, names))
 
 
+def spread_name(number: int, kind: str) -> str:
+    """A package name; those of many numbers lie all over the alphabet of names, in no order."""
+    return f"pkg{hashlib.sha256(f'{kind}{number}'.encode()).hexdigest()[:6]}-{kind}{number}"
+
+
 def make_tree(folder: Path, count: int) -> Path:
     """A tree of ``count`` packages, a thousand in each folder."""
     for number in range(count):
-        name = f"pkg{hashlib.sha256(str(number).encode()).hexdigest()[:6]}-{number}"
+        name = spread_name(number, "tree")
         parent = folder / f"{number // 1000:03d}"
         if number % 1000 == 0:
             parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.bench.make import make_key, make_tree, make_uploads
+from tests.bench.make import make_key, make_tree, make_uploads, spread_name
 from tests.bench.peers import Aptly, Incomingd, Reprepro
 
 #: Uploads that are timed one by one; the others take many seconds for each where there are many packages.
@@ -29,8 +29,9 @@ def scale(
     key_home = folder / "key"
     public = make_key(key_home)
     say(f"making {uploads + _SINGLES} uploads")
-    singles = make_uploads(folder / "singles", key_home, [f"single{n}" for n in range(_SINGLES)])
-    batch = make_uploads(folder / "batch", key_home, [f"batch{n:04d}" for n in range(uploads)])
+    # Spread over the whole index, as the packages of the tree are: its end is cheaper to change than its beginning.
+    singles = make_uploads(folder / "singles", key_home, [spread_name(n, "single") for n in range(_SINGLES)])
+    batch = make_uploads(folder / "batch", key_home, [spread_name(n, "batch") for n in range(uploads)])
     rows: list[Row] = []
     for size in sizes:
         say(f"making {size} packages")
