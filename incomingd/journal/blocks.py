@@ -1,4 +1,4 @@
-"""Index blocks: each section's stanzas in sorted runs of some 128 KiB, raw and compressed.
+"""Index blocks: each section's stanzas in sorted runs of some 56 KiB, raw and compressed.
 
 Rules: a block's bytes are stored before the generation that uses them is committed, and belong to nobody until then;
 the commit puts their ids into the section's run. What no run holds is litter and is swept at start-up. A block covers

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
 
-#: Bytes of stanzas. On average a block has MIN + GAP, and is cut in the middle of no name's stanzas.
-MIN = 64 << 10
-GAP = 48 << 10
-MAX = 256 << 10
+#: Bytes of stanzas. On average a block has MIN + GAP, and is cut in the middle of no name's stanzas. Twice as much
+#: would make bookworm's Packages.xz 4.7 % smaller and its .gz 2.5 %, and a changed block cost 15 ms instead of 7.
+MIN = 32 << 10
+GAP = 24 << 10
+MAX = 128 << 10
 
 #: What cuts and compressed forms depend on: blocks that were stored under another layout must all be made anew.
 LAYOUT = f"names-{MIN}-{GAP}-{MAX}-1"

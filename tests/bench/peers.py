@@ -1,5 +1,6 @@
 """The tools that are measured: each takes an upload directory, and says how long until clients could see it."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -122,13 +123,10 @@ class Incomingd:
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below ``pid``."""
-    try:
-        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if task.name != str(pid):
+    """Every process below ``pid``; threads and processes may end while they are looked at."""
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
             children += [int(c) for c in (task / "children").read_text().split()]
     return children + [below for child in children for below in descendants(child)]
 
