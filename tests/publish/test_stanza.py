@@ -12,9 +12,9 @@ import pytest
 from incomingd.config import PublishConfig
 from incomingd.model import BinaryKind, BinaryPackage, Digests, Fields, FileEntry, SourcePackage
 from incomingd.publish.stanza import packages_stanza, sources_stanza
+from tests.support.debian import debian_hello
 
 BARE = PublishConfig()
-MIRROR = "http://deb.debian.org/debian"
 
 
 def entry(path: Path) -> FileEntry:
@@ -252,24 +252,7 @@ def test_sources_as_apt_ftparchive_writes_it(name: str, source_format: str, extr
 def real(pool: Path) -> tuple[Path, Path]:
     """hello from Debian's registry: a .deb and a .dsc with its files."""
     place = pool / "pool/main/h/hello"
-    place.mkdir(parents=True)
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (pool / "apt" / folder).mkdir(parents=True)
-    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (pool / "apt/sources.list").write_text(
-        "".join(f"{kind} [signed-by={keys}] {MIRROR} bookworm main\n" for kind in ("deb", "deb-src"))
-    )
-    own = [f"Dir::State::Lists={pool}/apt/lists", f"Dir::Cache={pool}/apt/cache", "APT::Architecture=amd64"]
-    own += [f"Dir::Etc::SourceList={pool}/apt/sources.list", "Dir::Etc::SourceParts=/nonexistent"]
-    own += ["Acquire::Retries=0", "Acquire::http::Timeout=20", "APT::Architectures::=amd64"]
-    apt = ["apt-get", "-qq", *(word for option in own for word in ("-o", option))]
-    for verb in (["update"], ["download", "hello"], ["source", "--download-only", "hello"]):
-        try:
-            done = subprocess.run([*apt, *verb], cwd=place, capture_output=True, text=True, timeout=180)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"Debian's registry cannot be reached: {error}")
-        if done.returncode:
-            pytest.skip(f"Debian's registry cannot be reached: {done.stderr[-200:]}")
+    shutil.copytree(debian_hello(), place)
     return next(place.glob("*.deb")), next(place.glob("*.dsc"))
 
 

@@ -93,6 +93,16 @@ def fetched(name: str, fetch: Callable[[Registry, Path], None]) -> Path:
     return folder
 
 
+def debian_hello() -> Path:
+    """The folder with what Debian has of hello: a .deb, and a .dsc with its files."""
+
+    def fetch(registry: Registry, folder: Path) -> None:
+        registry.sources(folder, ["hello"])
+        registry.download(folder, ["hello"])
+
+    return fetched("hello", fetch)
+
+
 def _fill(part: Path, fetch: Callable[[Registry, Path], None]) -> None:
     old = (CACHE / "apt").is_dir()
     if not old:

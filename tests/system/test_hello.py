@@ -8,20 +8,15 @@ import pytest
 from debian.deb822 import Dsc
 
 from tests.support.apt import Apt, served
-from tests.support.debian import Registry, fetched
+from tests.support.debian import debian_hello
 from tests.support.instance import Instance
 from tests.support.uploads import Builder, Upload
 
 
 @pytest.fixture(scope="session")
 def hello() -> Path:
-    """The folder with what Debian has of hello."""
-
-    def fetch(registry: Registry, folder: Path) -> None:
-        registry.sources(folder, ["hello"])
-        registry.download(folder, ["hello"])
-
-    return fetched("hello", fetch)
+    """What Debian has of it."""
+    return debian_hello()
 
 
 @pytest.fixture
