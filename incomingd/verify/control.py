@@ -10,6 +10,8 @@ from incomingd.verify.deb822 import Stanza
 
 #: Fields of dpkg's own status file.
 _STATUS_ONLY = ("Status", "Config-Version", "Triggers-Pending", "Triggers-Awaited", "Conffiles")
+#: Fields of one line (Debian Policy 5.1, "simple").
+_SIMPLE = ("Package", "Version", "Architecture", "Section", "Priority", "Installed-Size")
 _WORDS = {
     "Essential": ("yes", "no"),
     "Protected": ("yes", "no"),
@@ -26,6 +28,9 @@ def faults(stanza: Stanza, text: bytes) -> Iterator[str]:
     for name, _ in stanza.fields:
         if len(name) == 1:
             yield f"{plain(name)} is too short for the name of a field"
+    for name in _SIMPLE:
+        if "\n" in stanza.get(name):
+            yield f"{name} goes on over a second line"
     for name in _STATUS_ONLY:
         if name in stanza:
             yield f"{name} belongs into dpkg's status file only"
