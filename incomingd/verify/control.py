@@ -12,6 +12,8 @@ from incomingd.verify.deb822 import Stanza
 _STATUS_ONLY = ("Status", "Config-Version", "Triggers-Pending", "Triggers-Awaited", "Conffiles")
 #: Fields of one line (Debian Policy 5.1, "simple").
 _SIMPLE = ("Package", "Version", "Architecture", "Section", "Priority", "Installed-Size")
+#: What dpkg knows as priorities; another word is one, too, unless it begins with one of these.
+_PRIORITIES = ("required", "important", "standard", "optional", "extra", "unknown")
 _WORDS = {
     "Essential": ("yes", "no"),
     "Protected": ("yes", "no"),
@@ -34,6 +36,9 @@ def faults(stanza: Stanza, text: bytes) -> Iterator[str]:
     for name in _STATUS_ONLY:
         if name in stanza:
             yield f"{name} belongs into dpkg's status file only"
+    priority = stanza.get("Priority").lower()
+    if priority not in _PRIORITIES and priority.startswith(_PRIORITIES):
+        yield f'Priority is "{plain(priority)}", and it can be {", ".join(_PRIORITIES)}'
     for name, words in _WORDS.items():
         if name in stanza and stanza.get(name).lower() not in words:
             yield f'{name} is "{plain(stanza.get(name))}", and it can be {", ".join(words)}'

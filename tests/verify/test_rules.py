@@ -445,6 +445,7 @@ row("an ar of 2099", "future-timestamp", deb=lambda d: d.replace(b"1000000000 ",
 row("a Depends without operator", "bad-relation", control=put("Depends", "libc6 (2.36)"))
 row("an empty Depends", "bad-relation", control=put("Depends", ""))
 row("a hole in Depends", "bad-relation", control=put("Depends", "libc6,, gcc"))
+row("a Priority with something behind it", "bad-control-file", control=put("Priority", "optional:"))
 row("a Priority of two lines", "bad-control-file", control=swap("Priority: optional\n", "Priority: optional\n x\n"))
 row("a Depends in capitals", "bad-relation", control=put("Depends", "Foo"))
 row("a Depends that dpkg finds empty", "bad-relation", control=swap("Depends: ", "Depends:\n "))
