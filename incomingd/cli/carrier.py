@@ -1,8 +1,8 @@
 """How ``incomingctl submit`` reaches an incoming folder: on this machine, or on another one over ssh.
 
 Every carrier sends under a hidden name and renames last, so that the daemon takes the upload whole and at once. On the
-other side nothing but sshd is needed: rsync serves where both sides have it, sftp where not, also where the account may
-do nothing else.
+other side nothing but sshd is needed: rsync serves where both sides have it; where not, sftp (what scp speaks by now),
+also where the account may do nothing else; ``scp -O`` where there is a shell and no sftp.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -113,7 +113,7 @@ class _Ssh:
         ours = (*_PATIENCE, *(shared if len(str(socket)) <= _LONGEST_SOCKET else ()))
         # Of two values ssh takes the first.
         self._options = [word for option in (*options, *ours) for word in ("-o", option)]
-        self._has_shell: bool | None = None
+        self._programs: frozenset[str] | None = None
 
     def close(self) -> None:
         """End the connection."""
@@ -124,30 +124,45 @@ class _Ssh:
         return posixpath.join(self._path, "..", "status")
 
     def send(self, files: Sequence[Path], name: str) -> None:
-        """By rsync where both sides have it, else by sftp."""
-        answer = self._ssh("echo shell; command -v rsync")
-        if answer.returncode == _SSH_FAILED:
-            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
-        self._has_shell = b"shell" in answer.stdout.split()
-        if self._has_shell and b"rsync" in answer.stdout and shutil.which("rsync"):
-            self._rsync(files, name)
+        """By rsync where both sides have it, else by sftp, else by scp."""
+        there = self._has()
+        if "rsync" in there and shutil.which("rsync"):
+            self._by_shell(self._rsync, files, name)
+        elif "shell" in there and not (shutil.which("sftp") and self._sftp([]).returncode == 0):
+            self._by_shell(self._scp, files, name)
         else:
             self._sftp_put(files, name)
 
-    def _rsync(self, files: Sequence[Path], name: str) -> None:
+    def _has(self) -> frozenset[str]:
+        """What the account can run there, of ``shell`` and ``rsync``; asked once. Where it may only sftp, nothing."""
+        if self._programs is None:
+            answer = self._reached(self._ssh("echo shell; command -v rsync > /dev/null && echo rsync"))
+            self._programs = frozenset(answer.stdout.decode(errors="replace").split()) & {"shell", "rsync"}
+        return self._programs
+
+    def _by_shell(self, copy: Callable[[Sequence[str], str], None], files: Sequence[Path], name: str) -> None:
         hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
-        shell = shlex.join(["ssh", *self._options])
-        # Not --perms: the modes are asked for, and the other side's umask or default ACLs have the last word.
-        command = ["rsync", "--times", "--chmod=D775,F664", "--protect-args", "-e", shell]
-        sources = [str(file.absolute()) for file in files]
         old, new = shlex.quote(hidden), shlex.quote(target)
+        self._checked(self._reached(self._ssh(f"mkdir -- {old}")), f"it could not be sent to {self._host}")
         try:
-            self._run([*command, *sources, f"{self._host}:{hidden}/"])
-            rename = f"if test -e {new}; then echo it is there already >&2; exit 1; fi; mv -- {old} {new}"
+            copy([str(file.absolute()) for file in files], hidden)
+            # Modes came along, and the daemon has to be able to read them. The folder is as the umask there has it.
+            rename = (
+                f"if test -e {new}; then echo it is there already >&2; exit 1; fi; "
+                f"chmod 644 -- {old}/* && mv -- {old} {new}"
+            )
             self._checked(self._ssh(rename), f"it could not be renamed to {target}")
         except (CarrierError, KeyboardInterrupt):
             self._ssh(f"rm -rf -- {old}")
             raise
+
+    def _rsync(self, sources: Sequence[str], hidden: str) -> None:
+        shell = shlex.join(["ssh", *self._options])
+        self._run(["rsync", "--times", "--protect-args", "-e", shell, *sources, f"{self._host}:{hidden}/"])
+
+    def _scp(self, sources: Sequence[str], hidden: str) -> None:
+        # Its own protocol, in which the other side's shell reads the path.
+        self._run(["scp", "-q", "-O", *self._options, *sources, f"{self._host}:{shlex.quote(hidden)}/"])
 
     def _sftp_put(self, files: Sequence[Path], name: str) -> None:
         hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
@@ -167,11 +182,9 @@ class _Ssh:
 
     def read(self, path: str) -> bytes | None:
         """One file, by cat, or by sftp where the account has no shell."""
-        if self._has_shell is False:
+        if "shell" not in self._has():
             return self._sftp_get(path)
-        answer = self._ssh(f"cat -- {shlex.quote(path)}")
-        if answer.returncode == _SSH_FAILED:
-            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+        answer = self._reached(self._ssh(f"cat -- {shlex.quote(path)}"))
         return answer.stdout if answer.returncode == 0 else None
 
     def _sftp_get(self, path: str) -> bytes | None:
@@ -200,6 +213,11 @@ class _Ssh:
             raise CarrierError(f"{command[0]} is not installed; it is needed to send to {self._host}") from error
         if check:
             self._checked(answer, f"it could not be sent to {self._host}")
+        return answer
+
+    def _reached(self, answer: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
+        if answer.returncode == _SSH_FAILED:
+            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
         return answer
 
     def _checked(self, answer: subprocess.CompletedProcess[bytes], what: str) -> None:

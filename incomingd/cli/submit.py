@@ -59,7 +59,7 @@ def submit(
     """Send packages to an incoming folder, here or on another machine.
 
     Give a .changes (what it lists goes with it), a directory with one, or packages and .dsc alone: these get a .changes
-    for --suite. Over ssh, rsync is used where both sides have it, else sftp.
+    for --suite. Over ssh it is sent by rsync where both sides have it, else by sftp or scp.
     """
     if name is not None and not UPLOAD_NAME.fullmatch(name):
         raise click.UsageError("--name must be a letter or digit, then at most 199 letters, digits and . _ + ~ -")

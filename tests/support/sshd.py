@@ -42,7 +42,7 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, settings: str = "") -> Iterator[Sshd]:
+def sshd(folder: Path, settings: str = "", *, sftp: bool = True) -> Iterator[Sshd]:
     """Start one, with more ``settings`` of sshd_config(5), and end it. Skips where there is none, or none can run."""
     if _SSHD is None or not shutil.which("ssh"):
         pytest.skip("sshd or ssh is not installed")
@@ -59,7 +59,7 @@ def sshd(folder: Path, settings: str = "") -> Iterator[Sshd]:
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\nUsePAM yes\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPermitRootLogin prohibit-password\n"
-        "PasswordAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
+        f"PasswordAuthentication no\nMaxStartups 100\n{'Subsystem sftp internal-sftp' if sftp else ''}\n"
         f"{settings}"
     )
     with (folder / "log").open("wb") as log:

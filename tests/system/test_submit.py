@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.apt import Apt, served
 from tests.support.instance import BIN, PATIENCE, Instance, until
+from tests.support.keys import Keys
 from tests.support.sshd import Sshd, sshd
 from tests.support.uploads import Builder, Upload
 
@@ -20,6 +21,25 @@ from tests.support.uploads import Builder, Upload
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with sshd(tmp_path_factory.mktemp("sshd") / "sshd") as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def bare_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One with a shell and no rsync."""
+    with sshd(tmp_path_factory.mktemp("sshd") / "sshd", _without_rsync(tmp_path_factory)) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def old_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One with a shell, no rsync and no sftp: what is left is scp's own protocol."""
+    with sshd(tmp_path_factory.mktemp("sshd") / "sshd", _without_rsync(tmp_path_factory), sftp=False) as one:
+        yield one
+
+
+def _without_rsync(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = only("mkdir", "chmod", "mv", "cat", "rm", "scp", folder=tmp_path_factory.mktemp("programs") / "bin")
+    return f"SetEnv PATH={folder}\n"
 
 
 def submit(*words: str | Path, **environment: str | Path) -> subprocess.CompletedProcess[str]:
@@ -223,52 +243,53 @@ def only(*programs: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", [("ssh", "rsync"), ("ssh", "sftp")], ids=["rsync", "sftp"])
-def test_over_ssh(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path, way: tuple[str, ...]) -> None:
+#: The server's fixture, and the programs that the job has.
+WAYS = {
+    "rsync": ("server", ("ssh", "rsync")),
+    "no rsync here": ("server", ("ssh", "sftp", "scp")),
+    "no rsync there": ("bare_server", ("ssh", "rsync", "sftp", "scp")),
+    "no sftp here": ("server", ("ssh", "scp")),
+    "no sftp there": ("old_server", ("ssh", "rsync", "sftp", "scp")),
+}
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def over_ssh(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[list[str], Path]:
+    """The options for one of the servers, and a PATH for one of the jobs."""
+    name, programs = request.param
+    return over(request.getfixturevalue(name)), only(*programs, folder=tmp_path / "bin")
+
+
+def test_over_ssh(instance: Instance, builder: Builder, over_ssh: tuple[list[str], Path]) -> None:
+    options, path = over_ssh
     upload = builder.upload("hello", "1.0-1", source="quilt")
     upload.file("*.deb").chmod(0o600)
     where = f"root@[127.0.0.1]:{instance.incoming}"  # as an IPv6 address is written
-    path = only(*way, folder=tmp_path / "bin")
-    said = done(upload.changes, "--to", where, *over(server), "--wait", "--timeout", "60", PATH=path)
+    said = done(upload.changes, "--to", where, *options, "--wait", "--timeout", "60", PATH=path)
     assert "SUCCEEDED" in said
     assert list(instance.incoming.iterdir()) == []
 
 
-def test_over_ssh_with_an_account_that_may_do_nothing_but_sftp(
-    instance: Instance, builder: Builder, server: Sshd, tmp_path: Path
-) -> None:
-    key = tmp_path / "upload_key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    with (server.folder / "authorized_keys").open("a") as keys:
-        keys.write(f'restrict,command="internal-sftp" {key.with_suffix(".pub").read_text()}')
-    other = replace(server, folder=tmp_path / "client")
-    other.folder.mkdir()
-    shutil.copy(server.folder / "known_hosts", other.folder / "known_hosts")
-    key.rename(other.folder / "id")
-    upload = builder.upload("hello", "1.0-1")
-    where = f"root@127.0.0.1:{instance.incoming}"
-    assert "SUCCEEDED" in done(upload.changes, "--to", where, *over(other), "--wait", "--timeout", "60")
-
-
-def test_a_path_with_blanks_and_quotes(instance: Instance, builder: Builder, server: Sshd, tmp_path: Path) -> None:
+def test_a_path_with_blanks_and_quotes(builder: Builder, over_ssh: tuple[list[str], Path], tmp_path: Path) -> None:
+    options, path = over_ssh
     odd = tmp_path / 'it\'s "odd" [1] $HOME'
     odd.mkdir()
     upload = builder.upload("hello", "1.0-1")
-    for number, way in enumerate((("ssh", "rsync"), ("ssh", "sftp"))):
-        path = only(*way, folder=tmp_path / f"bin{number}")
-        done(upload.changes, "--to", f"root@127.0.0.1:{odd}", "--name", f"job-{number}", *over(server), PATH=path)
-        assert len(list((odd / f"job-{number}").iterdir())) == 2
+    upload.changes.chmod(0o600)
+    done(upload.changes, "--to", f"root@127.0.0.1:{odd}", "--name", "job", *options, PATH=path)
+    assert {file.name: file.stat().st_mode & 0o777 for file in (odd / "job").iterdir()} == {
+        file.name: 0o644 for file in upload.files
+    }
 
 
-@pytest.mark.parametrize("way", [("ssh", "rsync"), ("ssh", "sftp")], ids=["rsync", "sftp"])
 def test_what_fails_over_ssh_leaves_nothing(
-    idle: Instance, builder: Builder, server: Sshd, tmp_path: Path, way: tuple[str, ...]
+    idle: Instance, builder: Builder, over_ssh: tuple[list[str], Path], tmp_path: Path
 ) -> None:
+    options, path = over_ssh
     upload = builder.upload("hello", "1.0-1")
     (idle.incoming / "job").mkdir()
     (idle.incoming / "job" / "in the way").touch()
-    path = only(*way, folder=tmp_path / "bin")
-    words = (upload.changes, "--name", "job", *over(server))
+    words = (upload.changes, "--name", "job", *options)
     found = submit(*words, "--to", f"root@127.0.0.1:{idle.incoming}", PATH=path)
     assert found.returncode == 1
     assert "job" in found.stderr
@@ -276,6 +297,32 @@ def test_what_fails_over_ssh_leaves_nothing(
     nowhere = submit(*words, "--to", f"root@127.0.0.1:{tmp_path}/nowhere/incoming", PATH=path)
     assert nowhere.returncode == 1
     assert "No such file" in nowhere.stderr
+
+
+def test_over_ssh_with_an_account_that_may_do_nothing_but_sftp(
+    instance: Instance, builder: Builder, tmp_path: Path
+) -> None:
+    """As docs/operators.md sets it up. Of two uploads with one name it has to tell which is its own."""
+    with sshd(tmp_path / "sshd", "ForceCommand internal-sftp\n") as restricted:
+        for version, key, code in (("1.0-1", None, 1), ("1.0-2", builder.key, 0)):
+            upload = builder.upload("hello", version, key=key)
+            words = ("--to", f"root@127.0.0.1:{instance.incoming}", "--name", "job", *over(restricted))
+            found = submit(upload.changes, *words, "--wait", "--timeout", "60")
+            assert found.returncode == code, found.stdout + found.stderr
+
+
+def test_over_ssh_with_an_account_that_sees_its_folder_alone(
+    builder: Builder, keys: Keys, builder_key: str, tmp_path: Path
+) -> None:
+    """sshd changes root only to a folder that nobody but root can write, nor what leads to it."""
+    with (
+        tempfile.TemporaryDirectory(dir="/run", prefix="incomingd-test-") as folder,
+        Instance(Path(folder) / "instance", trust=[keys.public(builder_key)]),
+        sshd(tmp_path / "sshd", f"ForceCommand internal-sftp\nChrootDirectory {folder}/instance\n") as confined,
+    ):
+        upload = builder.upload("hello", "1.0-1")
+        said = done(upload.changes, "--to", "root@127.0.0.1:/incoming", *over(confined), "--wait", "--timeout", "60")
+        assert "SUCCEEDED" in said
 
 
 def test_a_host_that_is_not_there(builder: Builder, server: Sshd) -> None:
