@@ -58,12 +58,18 @@ class Blocks:
             ).fetchone()
         return bool(runs == blocks and stored == runs * len(forms))
 
-    def store(self, blocks: Iterable[tuple[str, int, Mapping[str, tuple[bytes, int]]]]) -> list[Block]:
-        """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size."""
+    def store(
+        self, blocks: Iterable[tuple[str, int, Mapping[str, tuple[bytes, int]]]], *, quick: bool = False
+    ) -> list[Block]:
+        """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size.
+
+        ``quick`` says that the xz forms were made in haste: :meth:`quick` gives them again.
+        """
         stored = []
         with self._journal.writing() as db:
             for first, size, forms in blocks:
-                block_id = int(db.execute("INSERT INTO blocks (size) VALUES (?)", (size,)).lastrowid or 0)
+                row = db.execute("INSERT INTO blocks (size, quick) VALUES (?, ?)", (size, int(quick)))
+                block_id = int(row.lastrowid or 0)
                 db.executemany(
                     "INSERT INTO block_forms (block, form, unpadded, data) VALUES (?, ?, ?, ?)",
                     ((block_id, form, unpadded, data) for form, (data, unpadded) in forms.items()),
@@ -92,6 +98,26 @@ class Blocks:
                     "INSERT INTO block_runs (suite, section, first, block) VALUES (?, ?, ?, ?)",
                     ((suite, change.section, block.first, block.id) for block in change.added),
                 )
+
+    def quick(self, limit: int) -> list[tuple[int, bytes]]:
+        """Some blocks whose xz form was made in haste: ids and raw bytes."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT b.id, f.data FROM blocks b JOIN block_forms f ON f.block = b.id AND f.form = 'raw'"
+                " WHERE b.quick ORDER BY b.id LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [(row["id"], row["data"]) for row in rows]
+
+    def improve(self, better: Iterable[tuple[int, bytes, int]]) -> None:
+        """Give blocks of :meth:`quick` another xz form: ids, bytes, unpadded sizes. The next publish uses it."""
+        with self._journal.writing() as db:
+            for block_id, data, unpadded in better:
+                db.execute(
+                    "UPDATE block_forms SET data = ?, unpadded = ? WHERE block = ? AND form = 'xz'",
+                    (data, unpadded, block_id),
+                )
+                db.execute("UPDATE blocks SET quick = 0 WHERE id = ?", (block_id,))
 
     def sweep(self) -> None:
         """Drop what an interrupted publish stored and no run holds."""

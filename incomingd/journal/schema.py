@@ -150,5 +150,11 @@ CREATE TABLE block_runs (
 ) STRICT, WITHOUT ROWID;
 """
 
+_QUICK_BLOCKS = """
+-- 1: its xz form was made in haste and is made again, smaller, when nobody waits.
+ALTER TABLE blocks ADD COLUMN quick INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX blocks_quick ON blocks (id) WHERE quick;
+"""
+
 #: Step n brings user_version from n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _QUICK_BLOCKS)

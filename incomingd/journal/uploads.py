@@ -203,6 +203,15 @@ class Uploads:
             ).fetchall()
         return [(row["id"], Stage(row["stage"])) for row in rows]
 
+    def more_come(self) -> bool:
+        """True where an upload is claimed or being checked: more is to be published in a moment."""
+        with self._journal.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND stage IN (?, ?) LIMIT 1",
+                (Stage.CLAIMED, Stage.CHECKING),
+            ).fetchone()
+        return row is not None
+
     def last_ended(self, limit: int) -> list[int]:
         """The ids of the uploads that ended last, the newest first."""
         with self._journal.reading() as db:

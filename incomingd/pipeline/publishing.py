@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 #: While more is being checked a publish waits for it, at most as long as the last publish took, and this many seconds.
 #: A lone upload never waits. 300 at once into 50,000 packages: 41 a second without, since each index is made too often.
 _GATHER, _LOOK = 0.5, 0.02
+#: Old generations and superseded files are cleared away between two publishes where uploads have left no pause for it
+#: during so many.
+_UNTIDIED = 10
 #: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
 _HALT_RETRY = 60.0
 
@@ -46,6 +49,7 @@ class Publishing:
         self._backoff = Backoff()
         self.prepared = False
         self._took = 0.0  # seconds that the last publish took
+        self._untidied = 0  # publishes since all was tidy
         self._interrupted = False  # a publish failed, perhaps at its commit
         self._signer, self._publisher = self._make()
 
@@ -125,23 +129,35 @@ class Publishing:
         if self._on_hold():
             return self._common.pulse.idle
         if self._common.uploads.head(1):
-            self._gather()
-            started = time.monotonic()
-            batch = self._common.uploads.head(self._common.config.publish.batch)
-            if batch:  # else an operator has cancelled them
-                self._publish(batch)
-            self._took = time.monotonic() - started
+            self._publish_head()
             return 0.0
-        return 0.0 if self._publisher.tidy() else self._common.pulse.idle
+        if self._common.uploads.more_come():
+            return self._common.pulse.idle  # whoever checks them wakes this loop
+        return 0.0 if self._tidy() or self._publisher.improve() else self._common.pulse.idle
+
+    def _publish_head(self) -> None:
+        if self._untidied >= _UNTIDIED:
+            self._tidy()
+        self._gather()
+        started = time.monotonic()
+        batch = self._common.uploads.head(self._common.config.publish.batch)
+        if batch:  # else an operator has cancelled them
+            self._publish(batch)
+        self._took = time.monotonic() - started
+        self._untidied += 1
+
+    def _tidy(self) -> bool:
+        """One piece of housekeeping; True where there may be more."""
+        more = self._publisher.tidy()
+        if not more:
+            self._untidied = 0
+        return more
 
     def _gather(self) -> None:
         """Wait a moment for those that are being checked: one publish of many costs little more than one of few."""
         until = time.monotonic() + min(self._took, _GATHER)
-        while time.monotonic() < until and not self._common.stopping.is_set() and self._more_comes():
+        while time.monotonic() < until and not self._common.stopping.is_set() and self._common.uploads.more_come():
             self._common.stopping.wait(_LOOK)
-
-    def _more_comes(self) -> bool:
-        return any(stage in (Stage.CLAIMED, Stage.CHECKING) for _, stage in self._common.uploads.line())
 
     def _rest(self, seconds: float) -> float:
         """Wait, whatever uploads arrive meanwhile; a stop, a reload and an operator's request end it."""

@@ -7,8 +7,7 @@ An index is the run of its stanzas in the order of the names' bytes. It is cut b
 * or the block has :data:`MAX` bytes.
 
 Where it is cut follows from the content from the last cut on, and from nothing else. So the same content has the same
-blocks whatever happened before, compressed files are the same byte for byte, and a change moves cuts only until one
-falls where one was: nearly always the next.
+blocks whatever happened before, and a change moves cuts only until one falls where one was: nearly always the next.
 """
 
 import hashlib

@@ -224,6 +224,10 @@ class GenerationBuilder:
             fsio.remove_tree(self._places.generation(suite, number))
         return bool(old)
 
+    def improve(self) -> bool:
+        """Make some index blocks smaller that were compressed in haste; True where there were any."""
+        return self._indexes.improve()
+
     def _folders(self, suite: str) -> list[Path]:
         parent = self._places.generation(suite, 0).parent
         return [f for f in parent.iterdir() if f.name.isdecimal()] if parent.is_dir() else []

@@ -298,8 +298,13 @@ class Publisher:
         indexes = (file.path for file in generation.files if file.stored)
         return all((folder / name).is_file() for name in ("Release", "InRelease", "Release.gpg", *indexes))
 
+    def improve(self) -> bool:
+        """A small piece of work that the next publish gains by; True where there may be more."""
+        with environment():
+            return self._builder.improve()
+
     def tidy(self) -> bool:
-        """One small piece of housekeeping; True where there may be more. Called when no upload waits."""
+        """One small piece of housekeeping; True where there may be more."""
         with environment():
             now = self._clock()
             grace = timedelta(seconds=self._config.publish.grace)

@@ -18,18 +18,10 @@ from dataclasses import dataclass
 _CHECK = lzma.CHECK_CRC32
 # 128 KiB of stanzas: 18 ms and 21.2 % of their size; preset 6 takes 31 ms for 20.9 %, preset 3 takes 11 ms for 23.7 %,
 # which gzip has too. Text has no alignment (pb=0), and its next letter follows from the one before (lc=4).
-_FILTERS = [
-    {
-        "id": lzma.FILTER_LZMA2,
-        "mode": lzma.MODE_NORMAL,
-        "mf": lzma.MF_BT4,
-        "nice_len": 32,
-        "dict_size": 1 << 18,
-        "lc": 4,
-        "lp": 0,
-        "pb": 0,
-    }
-]
+_TEXT = {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 18, "lc": 4, "lp": 0, "pb": 0}
+_SMALL = [{**_TEXT, "mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 32}]
+# 57 KB of bookworm's stanzas: 2.6 ms and 24.6 % of their size, where the other takes 7.5 ms for 22.0 %.
+_QUICK = [{**_TEXT, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC4, "nice_len": 128, "depth": 16}]
 
 _FLAGS = bytes((0, _CHECK))
 _HEADER = b"\xfd7zXZ\x00" + _FLAGS + zlib.crc32(_FLAGS).to_bytes(4, "little")
@@ -46,11 +38,14 @@ class XzBlock:
     raw: int
 
 
-def compress(raw: bytes) -> XzBlock:
-    """``raw``, which must not be empty, as one block. Releases the interpreter's lock."""
+def compress(raw: bytes, *, quick: bool = False) -> XzBlock:
+    """``raw``, which must not be empty, as one block. Releases the interpreter's lock.
+
+    ``quick`` takes a third of the time for an eighth more bytes.
+    """
     if not raw:
         raise ValueError("an .xz block of nothing; a stream of no blocks holds nothing")
-    stream = lzma.compress(raw, format=lzma.FORMAT_XZ, check=_CHECK, filters=_FILTERS)
+    stream = lzma.compress(raw, format=lzma.FORMAT_XZ, check=_CHECK, filters=_QUICK if quick else _SMALL)
     index_size = (int.from_bytes(stream[-8:-4], "little") + 1) * 4
     index_at = len(stream) - _FOOTER_SIZE - index_size
     # §4: the indicator 0x00, the number of records, then the sizes of each block.
