@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.instance import PATIENCE, until
+from tests.support.client_docs import dput_ng_profile, dput_settings, nginx_location
+from tests.support.instance import BIN, PATIENCE, until
 from tests.support.sshd import Sshd, free_port, listens
 
 #: Debian's dput-ng conflicts with its dput: ``./test`` unpacks it here.
@@ -29,16 +30,19 @@ class Home:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
         # ssh looks for its settings where passwd(5) says, whatever $HOME is.
-        for name in ("ssh", "scp"):
+        for name in ("ssh", "scp", "sftp"):
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec /usr/bin/{name} {" ".join(server.options)} "$@"\n')
             program.chmod(0o755)
+        (folder / "bin/incomingctl").symlink_to(BIN / "incomingctl")
         if DEVSCRIPTS.exists():
             (folder / "bin/debsign").symlink_to(DEVSCRIPTS / "usr/bin/debsign")
-        # dput-ng's sftp is no ssh: it reads them in $HOME.
+        # dput-ng's sftp and curl are no ssh: they read them in $HOME.
         (folder / ".ssh").mkdir(mode=0o700)
         shutil.copy(server.folder / "known_hosts", folder / ".ssh")
         (folder / ".ssh/config").write_text(f"Host 127.0.0.1\n IdentityFile {server.settings['IdentityFile']}\n")
+        key = server.settings["IdentityFile"]
+        (folder / ".curlrc").write_text(f'key = "{key}"\npubkey = "{key}.pub"\nsilent\nshow-error\n')
         self.environment = {
             "PATH": f"{folder}/bin:/usr/bin:/bin",
             "HOME": str(folder),
@@ -61,7 +65,7 @@ class Home:
         )
 
     def dput(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
-        """dput, with ``settings`` for the host ``archive`` in ~/.dput.cf."""
+        """dput, with ``settings`` beside those that docs/clients.md has for ~/.dput.cf."""
         return self._old("dput", *words, settings=settings)
 
     def dcut(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
@@ -73,12 +77,12 @@ class Home:
     def _old(
         self, program: str, *words: str | Path, settings: Mapping[str, object]
     ) -> subprocess.CompletedProcess[str]:
-        lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
+        lines = "".join(f"{key} = {value}\n" for key, value in (dput_settings() | settings).items())
         (self.folder / ".dput.cf").write_text(f"[archive]\n{lines}")
         return self.run(program, *words)
 
     def dput_ng(self, program: str, *words: str | Path, profile: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
-        """dput-ng's dput or dcut, with ``profile`` as that of the host ``archive``."""
+        """dput-ng's dput or dcut, with ``profile`` beside what docs/clients.md has for its own."""
         if not DPUT_NG.exists():
             pytest.skip("dput-ng is not unpacked")
         mine = self.folder / ".dput.d"
@@ -86,7 +90,7 @@ class Home:
             shutil.copytree(DPUT_NG / "etc/dput.d", mine, ignore=shutil.ignore_patterns("README"))
             # It looks below its working directory, too: there it finds what is in /usr/share where it is installed.
             (self.folder / "skel").symlink_to(DPUT_NG / "usr/share/dput-ng")
-        (mine / "profiles/archive.json").write_text(json.dumps(profile))
+        (mine / "profiles/archive.json").write_text(json.dumps(dput_ng_profile() | profile))
         return self.run("/usr/bin/python3", DPUT_NG / "usr/bin" / program, *words)
 
 
@@ -117,12 +121,19 @@ def put_server(folder: Path, work: Path, *, tls: bool = False) -> Iterator[int]:
         f"{user} daemon off; worker_processes 1; pid {work}/pid; error_log {work}/error.log;\n"
         f"events {{ }}\nhttp {{ access_log off;\n"
         + "".join(f"{kind}_temp_path {work}/{kind};\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
-        + f"server {{ listen 127.0.0.1:{port}{_tls(work) if tls else ''}; location /incoming/ {{ alias {folder}/;\n"
-        f"client_body_temp_path {temporary}; dav_methods PUT;\n"
-        "client_max_body_size 4g; dav_access user:rw group:r all:r; limit_except PUT { deny all; } } } }\n"
+        + f"server {{ listen 127.0.0.1:{port}{_tls(work) if tls else ''};\n{_location(folder, temporary)}}} }}\n"
     )
     with _running([_NGINX, "-p", work, "-c", work / "nginx.conf", "-e", work / "error.log"], port):
         yield port
+
+
+def _location(folder: Path, temporary: Path) -> str:
+    """That of docs/clients.md, with the folders of this one."""
+    text = nginx_location()
+    for there, here in (("/srv/incomingd/incoming", folder), ("/srv/incomingd/put", temporary)):
+        assert there in text
+        text = text.replace(there, str(here))
+    return text
 
 
 def _tls(work: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.apt import Apt, served
 from tests.support.instance import Instance
 from tests.support.sshd import Sshd, sshd
-from tests.support.uploads import Builder, Upload
+from tests.support.uploads import Builder
 
 
 def needs(tool: str) -> pytest.MarkDecorator:
@@ -32,71 +32,6 @@ def apt(instance: Instance, tmp_path: Path) -> Iterator[Apt]:
 def run(*command: str | Path, **options: object) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def dput(upload: Upload, tmp_path: Path, builder: Builder, **settings: str) -> None:
-    """dput with a host of our own; it checks the signature itself, as it does for everyone."""
-    config = tmp_path / "dput.cf"
-    lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
-    config.write_text(
-        f"[DEFAULT]\nrun_dinstall = 0\npost_upload_command =\n[ours]\nallow_unsigned_uploads = 0\n{lines}"
-    )
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "GNUPGHOME": str(builder.keys.home)}
-    run("dput", "--config", config, "ours", upload.changes, env=environment)
-
-
-@needs("dput")
-def test_dput_local(instance: Instance, builder: Builder, apt: Apt, tmp_path: Path) -> None:
-    upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
-    dput(upload, tmp_path, builder, method="local", incoming=str(instance.incoming))
-    instance.succeeded(upload.flat_name)
-    apt.update()
-    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
-    assert "hello_1.0-1.debian.tar.xz" in apt.source("hello")
-    assert list(instance.incoming.iterdir()) == []
-
-
-@needs("dput")
-def test_dput_over_ssh(instance: Instance, builder: Builder, apt: Apt, tmp_path: Path, server: Sshd) -> None:
-    upload = builder.upload("hello", "1.0", source="native")
-    options = "".join(f"\n  {key}={value}" for key, value in server.settings.items())
-    settings = {"fqdn": "127.0.0.1", "login": "root", "incoming": str(instance.incoming)}
-    dput(upload, tmp_path, builder, method="scp", ssh_config_options=options, **settings)
-    instance.succeeded(upload.flat_name)
-    apt.update()
-    assert apt.download("hello") == ["hello_1.0_amd64.deb"]
-    assert "hello-1.0" in apt.source("hello")
-
-
-@needs("rsync")
-def test_rsync_of_a_directory(instance: Instance, builder: Builder, apt: Apt, server: Sshd) -> None:
-    upload = builder.upload("hello", "1.0-1")
-    shell = " ".join(["ssh", *server.options])
-    run("rsync", "-a", "-e", shell, upload.folder, f"root@127.0.0.1:{instance.incoming}/")
-    instance.succeeded(upload.name)
-    apt.update()
-    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
-
-
-@needs("scp")
-@pytest.mark.parametrize("way", ["-O", "-s"], ids=["scp", "sftp"])
-def test_scp_of_a_directory(instance: Instance, builder: Builder, apt: Apt, server: Sshd, way: str) -> None:
-    upload = builder.upload("hello", "1.0-1")
-    run("scp", way, "-q", "-r", "-p", *server.options, upload.folder, f"root@127.0.0.1:{instance.incoming}/")
-    instance.succeeded(upload.name)
-    apt.update()
-    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
-
-
-@needs("sftp")
-def test_sftp_under_a_hidden_name(instance: Instance, builder: Builder, apt: Apt, server: Sshd) -> None:
-    upload = builder.upload("hello", "1.0-1")
-    puts = "".join(f"put {file} {instance.incoming}/.job-7/{file.name}\n" for file in upload.files)
-    batch = f"mkdir {instance.incoming}/.job-7\n{puts}rename {instance.incoming}/.job-7 {instance.incoming}/job-7\n"
-    run("sftp", *server.options, "-b", "-", "root@127.0.0.1", input=batch)
-    instance.succeeded("job-7")
-    apt.update()
-    assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
 
 
 def test_mv_of_a_directory(instance: Instance, builder: Builder, apt: Apt) -> None:

@@ -1,12 +1,14 @@
 """dput and dput-ng in each of their modes: they end with 0, and the upload is published."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.client_docs import Row, dinstall, rows
 from tests.support.clients import Home, ftp_server, put_server
 from tests.support.instance import BIN, Instance
 from tests.support.sshd import Sshd, sshd
@@ -41,54 +43,53 @@ def patient(idle: Instance) -> Instance:
 
 
 @contextlib.contextmanager
-def local(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
-    yield {"method": "local", "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
+def over_ssh(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
+    """What is of one machine: the rest is what docs/clients.md has. dput-ng's sftp does not read ssh's settings."""
+    yield {"incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root", "port": server.port}
 
 
 @contextlib.contextmanager
-def scp(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
-    yield {"method": "scp", "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
-
-
-@contextlib.contextmanager
-def rsync(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
-    yield {"method": "rsync", "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
-
-
-@contextlib.contextmanager
-def sftp(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
-    settings = {"method": "sftp", "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
-    yield settings | {"port": server.port, "scp_compress": False}
-
-
-@contextlib.contextmanager
-def ftp(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
+def over_ftp(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
     with ftp_server(instance.incoming) as port:
-        yield {"method": "ftp", "incoming": "/", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
+        yield {"incoming": "/", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
 
 
 @contextlib.contextmanager
-def http(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
+def over_http(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
     with put_server(instance.incoming, work) as port:
-        yield {"method": "http", "incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
+        yield {"incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
 
 
 @contextlib.contextmanager
-def https(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
+def over_https(instance: Instance, server: Sshd, work: Path) -> Iterator[Settings]:
     with put_server(instance.incoming, work, tls=True) as port:
-        yield {"method": "https", "incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
+        yield {"incoming": "/incoming", "fqdn": f"127.0.0.1:{port}", "login": "anonymous"}
 
 
 Way = Callable[[Instance, Sshd, Path], contextlib.AbstractContextManager[Settings]]
-by_name = {"ids": lambda way: way.__name__}
+WAYS: dict[str, Way] = {
+    **dict.fromkeys(("local", "scp", "rsync", "sftp"), over_ssh),
+    "ftp": over_ftp,
+    "http": over_http,
+    "https": over_https,
+}
+
+
+@contextlib.contextmanager
+def sending(row: Row, instance: Instance, server: Sshd, tmp_path: Path) -> Iterator[Settings]:
+    """The settings of a row, where its server runs."""
+    with WAYS[row.mode](instance, server, tmp_path / "server") as settings:
+        method = re.search(r"method\W+(\w+)", row.typed[0])
+        assert method, row
+        yield settings | {"method": method[1]}
 
 
 @needs("dput")
-@pytest.mark.parametrize("way", [local, scp, rsync, ftp, http, https], **by_name)
-def test_dput(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way) -> None:
+@pytest.mark.parametrize("row", rows("dput"), ids=str)
+def test_dput(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, row: Row) -> None:
     upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
     upload.file("*.deb").chmod(0o600)  # it means to mend that over there
-    with way(patient, server, tmp_path / "server") as settings:
+    with sending(row, patient, server, tmp_path) as settings:
         done = home.dput("archive", upload.changes, settings=settings)
         assert done.returncode == 0, done.stdout + done.stderr
         patient.succeeded(upload.flat_name)
@@ -96,19 +97,32 @@ def test_dput(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp
 
 
 @needs("dput")
-@pytest.mark.parametrize("way", [local, scp, rsync], **by_name)
+@pytest.mark.parametrize("row", rows("dput"), ids=str)
+def test_dput_with_a_command_after_it(
+    patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, row: Row
+) -> None:
+    after = tmp_path / "after"
+    upload = builder.upload("hello", "1.0-1")
+    with sending(row, patient, server, tmp_path) as settings:
+        done = home.dput("archive", upload.changes, settings=settings | {"post_upload_command": f"touch {after}"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        patient.succeeded(upload.flat_name)
+    assert after.exists()
+
+
+@needs("dput")
+@pytest.mark.parametrize("row", [row for row in rows("dput") if WAYS[row.mode] is over_ssh], ids=str)
 def test_dput_whose_dinstall_waits_until_it_is_published(
-    patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way
+    patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, row: Row
 ) -> None:
     """``run_dinstall`` calls a ``dinstall -n NAME.changes`` over there; the one of docs/clients.md waits."""
-    wait = f'exec {BIN}/incomingctl --config {patient.config} wait "$(basename "$2" .changes)" --timeout 600'
-    dinstall = server.folder.parent / "bin/dinstall"
-    dinstall.write_text(f"#!/bin/sh\n{wait}\n")
-    dinstall.chmod(0o755)
+    there = server.folder.parent / "bin/dinstall"
+    there.write_text(dinstall().replace("incomingctl", f"{BIN}/incomingctl --config {patient.config}"))
+    there.chmod(0o755)
     after = tmp_path / "after"
     more = {"run_dinstall": 1, "post_upload_command": f"cp {patient.root}/status/index.json {after}"}
     good, bad = builder.upload("hello", "1.0-1"), builder.upload("world", "1.0-1", distribution="nowhere")
-    with way(patient, server, tmp_path / "server") as settings:
+    with sending(row, patient, server, tmp_path) as settings:
         done = home.dput("archive", good.changes, settings=settings | more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert (patient.status(good.flat_name) or {})["state_name"] == "SUCCEEDED"
@@ -118,26 +132,12 @@ def test_dput_whose_dinstall_waits_until_it_is_published(
     assert "[unknown-distribution]" in refused.stdout
 
 
-@needs("dput")
-@pytest.mark.parametrize("way", [ftp, http], **by_name)
-def test_dput_with_a_command_after_it(
-    patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way
-) -> None:
-    after = tmp_path / "after"
-    upload = builder.upload("hello", "1.0-1")
-    with way(patient, server, tmp_path / "server") as settings:
-        done = home.dput("archive", upload.changes, settings=settings | {"post_upload_command": f"touch {after}"})
-        assert done.returncode == 0, done.stdout + done.stderr
-        patient.succeeded(upload.flat_name)
-    assert after.exists()
-
-
-@pytest.mark.parametrize("way", [local, scp, sftp, ftp, http, https], **by_name)
-def test_dput_ng(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, way: Way) -> None:
+@pytest.mark.parametrize("row", rows("dput-ng"), ids=str)
+def test_dput_ng(patient: Instance, builder: Builder, home: Home, server: Sshd, tmp_path: Path, row: Row) -> None:
     upload = builder.upload("hello", "1.0-1", source="quilt", buildinfo=True)
-    with way(patient, server, tmp_path / "server") as settings:
+    with sending(row, patient, server, tmp_path) as settings:
         profile = {key: str(value) if key == "incoming" else value for key, value in settings.items()}
-        done = home.dput_ng("dput", "archive", upload.changes, profile=profile | {"hooks": [], "allow_dcut": True})
+        done = home.dput_ng("dput", "archive", upload.changes, profile=profile)
         assert done.returncode == 0, done.stdout + done.stderr
         patient.succeeded(upload.flat_name)
     assert list(patient.incoming.iterdir()) == []
