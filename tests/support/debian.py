@@ -66,7 +66,8 @@ class Registry:
         command = [program, *(word for setting in settings for word in ("-o", setting)), *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
         if check and done.returncode:
-            raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+            errors = [line for line in (done.stderr or done.stdout).splitlines() if line.startswith("E:")]
+            raise RuntimeError(" ".join(errors) or f"{program} ended with the status {done.returncode}")
         return done.stdout
 
 
@@ -78,7 +79,7 @@ def _source(stanza: Deb822) -> tuple[str, str]:
 def fetched(name: str, fetch: Callable[[Registry, Path], None]) -> Path:
     """The folder ``name`` of the cache, filled by ``fetch`` where it is not there.
 
-    Skips the test where it cannot be.
+    Fails the test where something is not to be had: a check that is left out would pass for one that holds.
     """
     folder = CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,10 @@ def fetched(name: str, fetch: Callable[[Registry, Path], None]) -> Path:
             try:
                 _fill(part, fetch)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
-                pytest.skip(f"{name} cannot be fetched: {error}")
+                pytest.fail(
+                    f"{name}: {error}. If this machine's apt reaches its registry (apt-get update), its release has "
+                    f"these packages no more: put others of their kind in their place in {fetch.__module__}"
+                )
             part.rename(folder)
     return folder
 
