@@ -32,6 +32,8 @@ _PLAIN = ("", "tar")
 _ZSTD_WINDOW = 1 << 27
 #: Of four bytes zstd can make 128 KiB: what is handed to it at once stays small, or its output fills the memory.
 _ZSTD_CHUNK = 1 << 10
+#: Files, links, devices, directories and GNU's long names: what dpkg unpacks (deb(5)).
+_DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
 #: What may come out of any stream, and for each byte that goes in, so that a bomb ends within seconds.
 _FREE, _GROWTH = 1 << 30, 200
 
@@ -187,15 +189,16 @@ def _decompressor(source: IO[bytes], ending: str) -> IO[bytes]:
 
 @contextmanager
 def tar_stream(
-    path: Path, ending: str, *, offset: int = 0, size: int | None = None, limit: int
+    path: Path, ending: str, *, offset: int = 0, size: int | None = None, limit: int, deb: bool = False
 ) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
     """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
 
-    At most ``limit`` bytes when decompressed. The stream is read to its very end: damage behind the last member shows.
-    What is not compressed cannot show any, and is read only where it is of use.
+    At most ``limit`` bytes when decompressed; in a ``deb`` no header that dpkg does not know. The stream is read to its
+    very end: damage behind the last member shows. What is not compressed cannot show any, and is read only where it is
+    of use.
     """
     with _opened(path, ending, offset, size, limit) as raw:
-        yield _members(raw, "r:" if ending in _PLAIN else "r|")
+        yield _members(raw, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
 
 
 def read_through(path: Path, ending: str, *, limit: int) -> None:
@@ -235,8 +238,21 @@ class _Header(tarfile.TarInfo):
             raise ArchiveError(f"its tar archive has a damaged header: {error}") from error
 
 
-def _members(raw: IO[bytes], mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=_Header) as tar:
+class _DebHeader(_Header):
+    """Of a kind that dpkg unpacks: deb(5) has neither PAX headers, which tarfile and tar read differently, nor more."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_DebHeader":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in _DEB_TYPES:
+            raise ArchiveError(f"its tar archive has a header of the kind {header.type!r}, which dpkg cannot read")
+        return cast("_DebHeader", header)
+
+
+def _members(
+    raw: IO[bytes], mode: Literal["r:", "r|"], header: type[_Header]
+) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=header) as tar:
         for member in tar:
             yield member, tar.extractfile(member) if member.isreg() else None
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read

@@ -145,7 +145,8 @@ def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
     """The control file's bytes, and the newest date in the archive."""
     found: list[bytes] = []
     latest = 0.0
-    with tar_stream(path, _ending(member), offset=member.offset, size=member.size, limit=_CONTROL_BYTES) as members:
+    part = {"offset": member.offset, "size": member.size}
+    with tar_stream(path, _ending(member), **part, limit=_CONTROL_BYTES, deb=True) as members:
         for count, (info, content) in enumerate(members, 1):
             if count > _CONTROL_MEMBERS:
                 raise _ControlError(f"control.tar has more than {_CONTROL_MEMBERS} members")
@@ -175,7 +176,8 @@ def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
 def _read_data(path: Path, member: ArMember) -> float:
     """Read data.tar through, as dpkg will; the newest date in it."""
     latest = 0.0
-    with tar_stream(path, _ending(member), offset=member.offset, size=member.size, limit=_DATA_BYTES) as members:
+    part = {"offset": member.offset, "size": member.size}
+    with tar_stream(path, _ending(member), **part, limit=_DATA_BYTES, deb=True) as members:
         for info, _ in members:
             _inside(info)
             latest = max(latest, info.mtime)

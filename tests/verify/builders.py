@@ -100,10 +100,10 @@ def tar(
 ) -> bytes:
     """A tarball: files by their bytes, links by where they lead (see ``types``), directories end with a slash."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{form}") as out:
+    with tarfile.open(fileobj=buffer, mode=f"w:{form}", format=tarfile.GNU_FORMAT) as out:
         for name, content in members:
             info = tarfile.TarInfo(name.rstrip("/"))
-            info.mtime = mtime
+            info.mtime = int(mtime)
             if name.endswith("/"):
                 info.type = tarfile.DIRTYPE
                 out.addfile(info)

@@ -159,6 +159,16 @@ def insert(at: int, name: str, content: bytes = b"x") -> Callable[[Members], Mem
     return lambda members: [*members[:at], (name, content), *members[at:]]
 
 
+def pax(name: str) -> bytes:
+    """A tar of the kind that dpkg refuses to unpack."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as out:
+        info = tarfile.TarInfo(name)
+        info.mtime = 1e9 + 0.5
+        out.addfile(info)
+    return buffer.getvalue()
+
+
 def orig(*members: tuple[str, Any], **options: Any) -> Callable[[dict[str, bytes]], Any]:
     """Another orig tarball."""
     return gain(ORIG, tar(("hello-1.0/hello.c", b""), *members, **options))
@@ -401,6 +411,9 @@ row(
     "bad-deb",
     parts=member(1, "control.tar", lambda d: 2 * gzip.decompress(d)),
 )
+row("a PAX header in data.tar", "bad-deb", parts=member(2, "data.tar", lambda _: pax("./x")))
+row("a PAX header in control.tar", "bad-deb", parts=member(1, "control.tar", lambda _: pax("./control")))
+row("a sparse file", "bad-deb", parts=data(("./x", b""), types={"./x": tarfile.GNUTYPE_SPARSE}))
 row("no data.tar", "bad-deb", parts=lambda m: m[:2])
 row("format 3.0", "bad-deb", parts=member(0, how=lambda _: b"3.0\n"))
 row("format 2.x", "bad-deb", parts=member(0, how=lambda _: b"2.x\n"))
