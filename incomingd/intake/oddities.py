@@ -1,8 +1,9 @@
 """What in an incoming directory needs an operator's eye: arrivals that no event announced, files of no upload, and
-uploads that cannot be taken. Told in health; what nobody came for is named, to be removed, after ``stray_after``."""
+uploads that cannot be taken, or went with the directory that they were in.
+Told in health; what nobody came for is named, to be removed, after ``stray_after``."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from incomingd.config import QueueConfig
 from incomingd.intake.ripeness import Moment
@@ -64,12 +65,22 @@ class Oddities:
         followed = [name for name, since in self._strays.items() if now - since >= min(_CLEAN_EVERY, queue.stray_after)]
         return [name for name in followed if moment.wall - _changed_at(fd, name, moment.wall) >= queue.stray_after]
 
-    def sentences(self, queue: QueueConfig, waiting: Iterable[Waiting], now: float) -> list[str]:
+    def sentences(self, queue: QueueConfig, waiting: Collection[Waiting], now: float) -> list[str]:
         """Every fault, one sentence each."""
         found = []
         refused = [one.refused for one in waiting if one.refused]
         if refused:
             found.append(_several(refused, "uploads", f"wait in {queue.path} and cannot be taken", "; "))
+        away = [plain(one.file_name) for one in waiting if one.gone_since is not None]
+        if away:
+            found.append(
+                _several(
+                    away,
+                    "uploads",
+                    f"waited in another directory that was {queue.path} before (mount it again, or put it back; "
+                    f"those that do not come back within {queue.abandon_after:.0f} s count as withdrawn)",
+                )
+            )
         strays = [plain(name) for name, since in self._strays.items() if now - since >= self._patience]
         if strays:
             found.append(

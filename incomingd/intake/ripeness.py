@@ -80,6 +80,6 @@ def decide(seen: Sight, since: float, now: float, queue: QueueConfig, *, doomed:
 
 
 def pause(quiet: float, settle: float) -> float:
-    """Seconds until an incomplete upload is looked at again: within ``settle`` of its last change, so that the one
-    that completes it is noticed before it has settled; ever less often when nothing happens for long."""
-    return min(max(settle * 0.9, quiet / 10, _SHORTEST), _LONGEST)
+    """Seconds until an incomplete upload is looked at again: within ``settle``, so that the change that completes it is
+    noticed before it has settled; after minutes without any, a hundredth of the time for which we were made to wait."""
+    return min(max(settle * 0.9, quiet / 100, _SHORTEST), _LONGEST)

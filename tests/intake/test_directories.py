@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from incomingd.intake import ripeness
 from incomingd.intake.ripeness import Moment
 from incomingd.model import plain
 from tests.intake.conftest import Inbox, changes_text
@@ -174,6 +175,60 @@ def test_after_a_restart_the_same_upload_is_met_again(inbox: Inbox) -> None:
     assert inbox.look() == ["job-1"]
     assert inbox.newest("job-1").id == first
     assert inbox.stage("job-2") == "cancelled"
+
+
+def test_one_that_was_renamed_in_unheard_counts_as_written_in_place(inbox: Inbox) -> None:
+    """Nothing on the disk tells the two apart for sure: ``rsync -a`` leaves a directory in the same state."""
+    for name in ("whole", "part"):
+        inbox.fill(f".{name}", hello_deb=b"deb").rename(inbox.path / name)
+    (inbox.path / "part" / "hello.deb").unlink()
+    inbox.wall_ahead = 100
+    assert inbox.look() == ["whole"]
+    assert inbox.look(after=100) == []
+    assert inbox.stage("part") == "receiving"
+
+
+def test_who_went_with_the_whole_directory_may_come_back_with_it(inbox: Inbox) -> None:
+    folder = inbox.fill("job-1", hello_deb=b"deb")
+    (folder / "hello.deb").unlink()
+    inbox.look()
+    first = inbox.newest("job-1").id
+    inbox.path.rename(inbox.folder / "unmounted")
+    inbox.look(after=10)
+    assert "cannot be read" in inbox.door.faults[0]
+    inbox.path.mkdir()
+    inbox.rename_in("job-2", hello_deb=b"deb")
+    assert inbox.look(after=10) == ["job-2"]
+    (fault,) = inbox.door.faults
+    assert "1 uploads waited in another directory" in fault
+    assert "job-1" in fault
+    assert inbox.stage("job-1") == "receiving"
+    inbox.path.rmdir()
+    (inbox.folder / "unmounted").rename(inbox.path)
+    (folder / "hello.deb").write_bytes(b"deb")
+    inbox.look(after=10)
+    assert inbox.look(after=3) == ["job-1"]
+    assert inbox.newest("job-1").id == first
+    assert inbox.door.faults == ()
+
+
+def test_who_went_with_the_whole_directory_and_stays_away_is_given_up(inbox: Inbox) -> None:
+    (inbox.path / "job-1").mkdir()
+    inbox.look()
+    inbox.path.rename(inbox.folder / "unmounted")
+    inbox.path.mkdir()
+    inbox.look()
+    inbox.look(after=3500)
+    assert inbox.stage("job-1") == "receiving"
+    inbox.look(after=101)
+    assert inbox.stage("job-1") == "cancelled"
+    assert inbox.door.faults == ()
+
+
+@pytest.mark.parametrize(("stalled", "pause"), [(1, 1.8), (170, 1.8), (600, 6), (86400, 10)])
+def test_what_completes_an_upload_is_noticed_before_it_has_settled(inbox: Inbox, stalled: float, pause: float) -> None:
+    """So that nobody waits longer than ``settle`` for nothing; who let us wait for minutes, 1 % of that."""
+    assert ripeness.pause(stalled, inbox.queue.settle) == pytest.approx(pause)
 
 
 def test_the_same_name_may_come_again(inbox: Inbox) -> None:

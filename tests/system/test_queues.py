@@ -140,3 +140,23 @@ def test_strays_stay_where_that_is_asked_for(idle: Instance, builder: Builder) -
     (idle.incoming / "core.1234").write_text("nobody's\n")
     idle.succeeded(builder.upload("hello", "1.0-1").send_directory(idle.incoming))
     assert (idle.incoming / "core.1234").exists()
+
+
+@pytest.mark.parametrize("how", ["renamed in", "written in place"])
+def test_a_tree_ten_deep_is_refused_and_stops_nobody(instance: Instance, builder: Builder, how: str) -> None:
+    """Nor is it an upload, however deep it holds one."""
+    tree, upload = builder.upload("tree", "1.0-1"), builder.upload("hello", "1.0-1")
+    deepest = tree.folder.joinpath(*"abcdefghij")
+    shutil.copytree(upload.folder, deepest)
+    shutil.copytree(upload.folder, instance.incoming / "deep" / "a/b/c/d/e/f/g/h/i/j")
+    if how == "renamed in":
+        tree.send_directory(instance.incoming)
+    else:
+        shutil.copytree(tree.folder, instance.incoming / tree.name)
+    assert instance.failed(tree.name) == ["not-regular-file"]
+    problem = (instance.status(tree.name) or {})["problems"][0]
+    assert problem["file"] == "a"
+    instance.succeeded(upload.send_directory(instance.incoming))
+    assert (instance.status("deep") or {})["stage"] == "receiving"
+    assert instance.ctl("cancel", "deep").returncode == 0
+    until(lambda: list(instance.incoming.iterdir()) == [], "the clearing away")
