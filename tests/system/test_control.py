@@ -205,6 +205,21 @@ def test_retry_of_an_upload_that_was_cancelled_by_mistake(instance: Instance, bu
     assert not (instance.state / "rejected" / str(old["id"])).exists()
 
 
+def test_a_retry_has_a_sequence_number_of_its_own(instance: Instance, builder: Builder) -> None:
+    """It goes behind those that were taken meanwhile: a newer version of the same package among them goes first."""
+    done(instance, "hold")
+    first, second = (builder.upload("hello", version) for version in ("1.0-1", "1.0-2"))
+    queued(instance, first.send_directory(instance.incoming, "first"))
+    done(instance, "cancel", "first")
+    queued(instance, second.send_directory(instance.incoming, "second"))
+    done(instance, "retry", "first")
+    queued(instance, "first")
+    assert [one["name"] for one in json.loads(done(instance, "queue", "--json"))["uploads"]] == ["second", "first"]
+    done(instance, "release")
+    instance.succeeded("second")
+    assert instance.failed("first") == ["version-not-newer"]
+
+
 def test_retry_of_a_rejected_upload_when_its_key_is_trusted(
     instance: Instance, builder: Builder, tmp_path: Path
 ) -> None:
