@@ -146,6 +146,9 @@ def too_old(made_at: datetime, now: datetime, max_age: float, file: str) -> Prob
 
 def _outer_form(data: bytes, file: str) -> Problem | None:
     """What is wrong with the form of the one block, before gpgv sees it."""
+    # gpgv leaves a NUL at the end of a line out of what it calls signed: what was sent would say more than is read.
+    if b"\0" in data:
+        return rules.CONTROL_CHARACTER.problem("it has a NUL", file=file)
     # White space is blank, tab and line ends: to gpg a form feed or a vertical tab is text.
     lines = [line.rstrip(b" \t\r") for line in data.split(b"\n")]
     armor = [line for line in lines if line.startswith((b"-----BEGIN ", b"-----END "))]

@@ -235,6 +235,11 @@ row(
 row("a lone carriage return", "control-character", changes=put("X-Odd", "a\rSource: evil"))
 row("a form feed", "control-character", changes=put("X-Odd", "a\fb"))
 row("a NUL", "control-character", dsc=put("X-Odd", "a\0b"))
+row(
+    "a NUL at the end of a line, which gpgv leaves out",
+    "control-character",
+    signed=lambda d: d.replace(b"medium\n", b"medium\0\n", 1),
+)
 row("a C1 control", "control-character", control=put("X-Odd", "a\x85b"))
 row("a line separator", "control-character", control=put("X-Odd", "a\u2028b"))
 row("a line that is no field", "bad-syntax", changes=lead("hello\n"))
