@@ -243,6 +243,13 @@ class Upload:
         return f"{self.name}#{self.id}"
 
 
+def split_section(section: str) -> tuple[str, str]:
+    """A section's component, which may have a slash itself, and its index (``debian-installer/binary-arm64``)."""
+    head, _, index = section.rpartition("/")
+    component = head.removesuffix("/debian-installer")
+    return component, index if component == head else f"debian-installer/{index}"
+
+
 def pool_directory(component: str, source: str) -> str:
     """A source package's pool directory, without a trailing slash: ``pool/main/h/hello``, ``pool/main/libf/libfoo``."""
     prefix = source[:4] if source.startswith("lib") and len(source) > 3 else source[0]

@@ -19,6 +19,7 @@ from incomingd.errors import Retry
 from incomingd.journal import ENVIRONMENT, Journal
 from incomingd.journal.catalogue import PackageKey
 from incomingd.journal.staging import NAME
+from incomingd.model import split_section
 
 _PLAN = """
 DROP TABLE IF EXISTS lists;
@@ -93,6 +94,7 @@ class Bulk:
             self._db = sqlite3.connect(self._path.absolute().as_uri(), uri=True, isolation_level=None, timeout=30)
             try:
                 self._db.execute("ATTACH ? AS journal", (f"{self._journal.path.absolute().as_uri()}?mode=ro",))
+                self._db.create_function("family_of", 1, lambda section: split_section(section)[1], deterministic=True)
                 self._db.executescript(f"BEGIN; {_PLAN} COMMIT;")
             except BaseException:
                 self._db.close()
@@ -126,7 +128,7 @@ class Bulk:
 
     def leave_out(self, listings: Iterable[Candidate]) -> None:
         """These are not listed there, and their files are not taken where nothing else lists them."""
-        values = [(one.section.partition("/")[2], one.key.name, one.item) for one in listings]
+        values = [(split_section(one.section)[1], one.key.name, one.item) for one in listings]
         with self._translated():
             self._db.execute("BEGIN")
             self._db.executemany("DELETE FROM lists WHERE family = ? AND name = ? AND item = ?", values)
@@ -139,7 +141,7 @@ class Bulk:
             f" e.section, {_KEY.format('p')} FROM lists l JOIN items i ON i.id = l.item"
             " JOIN journal.entries e ON e.suite = ? AND e.name = l.name"
             " JOIN journal.packages p ON p.id = e.package"
-            " WHERE substr(e.section, instr(e.section, '/') + 1) = l.family",
+            " WHERE family_of(e.section) = l.family",
             (suite,),
         )
         for row in rows:

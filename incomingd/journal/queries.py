@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from incomingd import codec
 from incomingd.journal import Journal
-from incomingd.model import ChangesSummary
+from incomingd.model import ChangesSummary, split_section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ class Queries:
         )
         return tuple(
             HistoryChange(
-                component=row["section"].rpartition("/")[0].removesuffix("/debian-installer"),
+                component=split_section(row["section"])[0],
                 name=row["name"],
                 architecture=row["section"].rpartition("/")[2].removeprefix("binary-"),
                 old=row["old"],

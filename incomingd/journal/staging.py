@@ -13,7 +13,7 @@ from pathlib import Path
 
 from incomingd import codec
 from incomingd.journal import translated
-from incomingd.model import FileEntry, Problem
+from incomingd.model import FileEntry, Problem, split_section
 
 #: The file's name inside the import's folder.
 NAME = "staged.db"
@@ -166,7 +166,7 @@ class Staging:
         )
         self._db.executemany(
             "INSERT INTO listings VALUES (?, ?, ?, ?)",
-            ((section.partition("/")[2], package.name, item.id, section) for section in package.sections),
+            ((split_section(section)[1], package.name, item.id, section) for section in package.sections),
         )
 
     def problems(self, limit: int) -> tuple[int, list[tuple[str, Problem]]]:

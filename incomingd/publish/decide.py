@@ -23,6 +23,7 @@ from incomingd.model import (
     Problem,
     SourcePackage,
     pool_directory,
+    split_section,
 )
 from incomingd.publish.stanza import packages_stanza, sources_stanza
 
@@ -202,13 +203,6 @@ def _sections(suite: SuiteConfig, binary: BinaryPackage) -> list[str]:
     family = "debian-installer/" if binary.kind is BinaryKind.UDEB else ""
     arches = suite.binary_architectures if binary.architecture == "all" else (binary.architecture,)
     return [f"{binary.component}/{family}binary-{arch}" for arch in arches]
-
-
-def split_section(section: str) -> tuple[str, str]:
-    """A section's component, which may have a slash itself, and its index (``debian-installer/binary-arm64``)."""
-    head, _, index = section.rpartition("/")
-    component = head.removesuffix("/debian-installer")
-    return component, index if component == head else f"debian-installer/{index}"
 
 
 def _has_source(draft: _Draft, suite: SuiteConfig, binary: BinaryPackage, with_sources: set[tuple[str, str]]) -> None:

@@ -12,8 +12,8 @@ from incomingd import rules
 from incomingd.config import Config, SuiteConfig
 from incomingd.journal.catalogue import Catalogue, Change, Package, PackageKey
 from incomingd.journal.generations import Generations
-from incomingd.model import Operation, OperationKind, Problem
-from incomingd.publish.decide import Decision, split_section
+from incomingd.model import Operation, OperationKind, Problem, split_section
+from incomingd.publish.decide import Decision
 
 
 def decide_operation(operation: Operation, catalogue: Catalogue, generations: Generations, config: Config) -> Decision:

@@ -144,6 +144,26 @@ def test_newer_packages_take_the_place_of_older_ones(
     assert apt.packages() == {("hello", "1.0-1"), ("other", "1.0-1")}
 
 
+def test_a_component_with_a_slash_is_one_component(
+    idle: Instance, builder: Builder, tree: Path, tmp_path: Path
+) -> None:
+    """What leaves one component for another leaves it, and a udeb has no part in that."""
+    idle.set("suites.stable", components=["main", "updates/main", "updates/extra"], architectures=["amd64"])
+    idle.start()
+    section = {"Section": "updates/main/net"}
+    idle.succeeded(builder.upload("hello", "1.0-1", fields=section).send_directory(idle.incoming))
+    udeb = packages.binary(tree, "hello", "0.9-1")
+    udeb.rename(udeb.with_suffix(".udeb"))
+    packages.binary(tree, "hello", "2.0-1")
+    assert import_tree(idle, "--component", "updates/extra", tree).returncode == 0
+    apt = client(idle, tmp_path, "main updates/main updates/extra")
+    assert apt.packages() == {("hello", "2.0-1")}
+    listed = idle.ctl("list", "stable").stdout
+    assert "updates/extra" in listed
+    assert "updates/main" not in listed
+    assert idle.ctl("fsck", "--deep").returncode == 0
+
+
 def test_one_component_for_all_and_files_that_are_linked(instance: Instance, tree: Path) -> None:
     deb = packages.binary(tree, "hello", "1.0-1")
     assert import_tree(instance, "--component", "non-free", "--link", deb).returncode == 0
