@@ -73,6 +73,7 @@ class ChecksConfig:
 class LintianConfig:
     """``[checks.lintian]``: lintian over each upload that has passed all other checks."""
 
+    suites: tuple[str, ...] = _setting(list_of(text), ())  # none: every suite
     reject: tuple[str, ...] = _setting(list_of(text), ())
     warn: tuple[str, ...] = _setting(list_of(text), ("error", "warning"))
     overrides: bool = _setting(flag, True)
@@ -87,6 +88,7 @@ class CommandConfig:
 
     name: str
     command: tuple[str, ...] = _setting(command)
+    suites: tuple[str, ...] = _setting(list_of(text), ())  # none: every suite
     findings: str = _setting(one_of("problems", "warnings"), "problems")
     time: float = _setting(duration, 300.0)
     memory: int = _setting(size, 2 << 30)
@@ -103,6 +105,8 @@ class SuiteConfig:
     components: tuple[str, ...] = _setting(list_of(component, at_least=1), ("main",))
     architectures: tuple[str, ...] = _setting(list_of(architecture, at_least=1), ("amd64", "arm64"))
     debug_component: str = _setting(text, "")
+    overrides: Path | None = _setting(text, None)
+    source_overrides: Path | None = _setting(text, None)
     checks: ChecksConfig = ChecksConfig()
 
     @property

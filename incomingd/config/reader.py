@@ -210,15 +210,16 @@ class _Reader:
             codenames.setdefault(suite.codename, suite.name)
         for queue in config.queues:
             self.queue_suites(queue, names)
+        for one in (*([config.lintian] if config.lintian else ()), *config.commands):
+            where = f"checks.commands.{one.name}" if isinstance(one, CommandConfig) else "checks.lintian"
+            self.known_suites(where, one.suites, names)
         if not self.errors:  # else a path may be missing, and the folders not those that were meant
             self.separate_folders(config)
 
     def queue_suites(self, queue: QueueConfig, suites: Collection[str]) -> None:
         """What a queue says of suites, and of packages that have nothing else to say where they go."""
         where, known = f"incoming.{queue.name}", ", ".join(sorted(suites))
-        for name in queue.suites:
-            if name not in suites:
-                self.fault(where, "suites", f'has "{plain(name)}"; each must be a suite: {known}')
+        self.known_suites(where, queue.suites, suites)
         if queue.default_suite and queue.default_suite not in suites:
             self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}"; must be a suite: {known}')
         elif queue.default_suite and queue.suites and queue.default_suite not in queue.suites:
@@ -234,6 +235,13 @@ class _Reader:
                 'is true, and signatures is "required"; without a .changes there is no signature: set signatures to '
                 '"optional", or allow_bare_debs to false',
             )
+
+    def known_suites(self, where: str, named: Iterable[str], suites: Collection[str]) -> None:
+        """A table is for suites that there are."""
+        for name in named:
+            if name not in suites:
+                known = ", ".join(sorted(suites))
+                self.fault(where, "suites", f'has "{plain(name)}"; each must be a suite: {known}')
 
     def separate_folders(self, config: Config) -> None:
         """No folder may lie in another: what uploaders can write must never be served or trusted."""

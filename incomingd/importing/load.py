@@ -19,6 +19,7 @@ from incomingd import fsio, rules
 from incomingd.errors import Retry
 from incomingd.importing.reading import Reader, Task
 from incomingd.journal.staging import Item, Origin, Staging
+from incomingd.verify import overrides
 
 _PR_SET_PDEATHSIG = 1
 #: Packages that a worker reads in one go.
@@ -34,6 +35,7 @@ def load(task: Task, staging: Staging, origins: Sequence[Origin], done: Callable
     """Read every origin into ``staging``; ``done`` is told how many more were read. Raises ``Retry``."""
     if not origins:
         return
+    overrides.load([task.suite])  # what is wrong with the files a worker could not say
     numbered = enumerate(origins, staging.next_id())
     workers = min(task.config.service.workers or os.cpu_count() or 1, -(-len(origins) // _AT_ONCE))
     # Spawned, not forked: this process may have a thread that draws.

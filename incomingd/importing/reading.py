@@ -18,7 +18,7 @@ from incomingd.importing.repository import fetch, is_address
 from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
 from incomingd.model import FILE_NAME, BinaryKind, FileEntry, Problem, SourcePackage, plain, pool_directory
 from incomingd.publish.stanza import packages_stanza, sources_stanza
-from incomingd.verify import deb822, policy
+from incomingd.verify import deb822, overrides, policy
 from incomingd.verify.binary import check_alone
 from incomingd.verify.changes import read_rows
 from incomingd.verify.keyring import Keyring
@@ -48,6 +48,7 @@ class Reader:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._made: set[Path] = set()
+        self._overrides = overrides.load([task.suite])
         self._verifier = Verifier(keyring=Keyring(task.keyring).public, keys=Keyring(task.keyring).load(), now=task.now)
 
     def read(self, number: int, origin: Origin) -> Item:
@@ -121,9 +122,9 @@ class Reader:
         staged = f"{number // _IN_FOLDER}/{number}-{name}"
         entry = self._copy(origin.path, staged)
         outcome = check_alone(self._task.folder / staged, entry, self._component(origin), self._task.now)
-        binary = outcome.package
-        if binary is None or outcome.problems:
+        if outcome.package is None or outcome.problems:
             return None, list(outcome.problems)
+        binary = self._overrides.placed(outcome.package, self._component(origin))
         where = f"{pool_directory(binary.component, binary.source)}/{entry.name}"
         family = "debian-installer/" if binary.kind is BinaryKind.UDEB else ""
         suite = self._task.suite
@@ -176,7 +177,8 @@ class Reader:
         problems += outcome.problems
         if outcome.package is None or problems:
             return None, problems
-        return self._staged_source(outcome.package, staged, taken.__contains__), []
+        source = self._overrides.placed(outcome.package, self._component(origin))
+        return self._staged_source(source, staged, taken.__contains__), []
 
     def _text(self, staged: str, entry: FileEntry) -> tuple[bytes | None, list[Problem]]:
         """The .dsc's text, without its signature."""

@@ -21,7 +21,7 @@ from incomingd.model import (
     plain,
     without_epoch,
 )
-from incomingd.verify import files, policy
+from incomingd.verify import files, overrides, policy
 from incomingd.verify.binary import check_alone
 from incomingd.verify.changes import Changes, Row
 
@@ -63,14 +63,19 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     problems: list[Problem] = []
     found: dict[tuple[str, str], list[BinaryPackage]] = {}
     into = (context.suite,)
+    said = overrides.load(into)
+
+    def component(section: str, name: str) -> str:
+        return policy.component(section, into, name)
+
     for entry in debs:
         context.reading(entry.name)
-        outcome = check_alone(
-            context.folder / entry.name, entry, lambda section, name: policy.component(section, into, name), context.now
-        )
+        outcome = check_alone(context.folder / entry.name, entry, component, context.now)
         problems += outcome.problems
         if outcome.package:
-            found.setdefault((outcome.package.source, outcome.package.source_version), []).append(outcome.package)
+            found.setdefault((outcome.package.source, outcome.package.source_version), []).append(
+                said.placed(outcome.package, component)
+            )
     for packages in found.values():
         problems += _misplaced(packages, context.suite)
     checked = (_checked(source, version, packages, context.suite) for (source, version), packages in found.items())
@@ -99,7 +104,7 @@ def _misplaced(packages: Sequence[BinaryPackage], suite: SuiteConfig) -> Iterato
         rows=rows,
     )
     yield from files.kinds(promise, suite.checks.extra_sections)
-    yield from policy.places(promise, (suite,))
+    yield from policy.places(promise, (suite,), lambda _, section: section)
 
 
 def _checked(source: str, version: str, packages: Sequence[BinaryPackage], suite: SuiteConfig) -> CheckedChanges:

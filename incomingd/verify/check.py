@@ -25,7 +25,7 @@ from incomingd.model import (
     SourcePackage,
     plain,
 )
-from incomingd.verify import deb822, files, policy
+from incomingd.verify import deb822, files, overrides, policy
 from incomingd.verify.bare import BareContext, check_bare
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import Changes, Row, read
@@ -185,6 +185,7 @@ class _OneChanges:
         self.checked: CheckedChanges | None = None
         self.suites: tuple[SuiteConfig, ...] = ()
         self.checks: ChecksConfig = self.job.config.checks
+        self.overrides = overrides.Overrides()
 
     def run(self) -> "_OneChanges":
         signed = self._signed()
@@ -238,6 +239,7 @@ class _OneChanges:
     def _policy(self, changes: Changes, signed: Signed) -> None:
         self.suites, problems = policy.suites(changes, self.job.config, self.name)
         self.checks = policy.strictest(self.suites, self.job.config.checks)
+        self.overrides = overrides.load(self.suites)
         self._wrong(*problems)
         self._wrong(*policy.rights(changes, self.suites, signed, self.job.config.uploaders, self.name))
         self._wrong(*policy.elsewhere(self.suites, self.job.queue, self.name))
@@ -252,7 +254,7 @@ class _OneChanges:
     # -- its files ----------------------------------------------------------------------------------------------------
 
     def _files(self, changes: Changes, signed: Signed) -> None:
-        self._wrong(*policy.places(changes, self.suites))
+        self._wrong(*policy.places(changes, self.suites, self.overrides.section))
         self._wrong(*files.kinds(changes, self.checks.extra_sections))
         self._wrong(*files.architectures(changes, self.name))
         binaries: list[BinaryPackage] = []
@@ -293,6 +295,9 @@ class _OneChanges:
             others=tuple(others),
         )
 
+    def _component(self, section: str, file: str) -> str:
+        return policy.component(section, self.suites, file)
+
     def _binary(self, changes: Changes, row: Row, sealed: FileEntry) -> list[BinaryPackage]:
         self.job.reading(row.name)
         context = BinaryContext(
@@ -302,12 +307,12 @@ class _OneChanges:
             names=changes.binaries,
             section=row.section,
             priority=row.priority,
-            component=policy.component(row.section, self.suites, row.name),
+            component=self._component(row.section, row.name),
             now=self.job.now,
         )
         outcome = check_binary(self.job.folder / row.name, sealed, context)
         self._wrong(*outcome.problems)
-        return [outcome.package] if outcome.package else []
+        return [self.overrides.placed(outcome.package, self._component)] if outcome.package else []
 
     def _source(self, changes: Changes, row: Row, sealed: FileEntry) -> list[SourcePackage]:
         data = self.upload.text(row.name, self.checks.max_text_file)
@@ -323,14 +328,14 @@ class _OneChanges:
             version=changes.version,
             section=row.section,
             priority=row.priority,
-            component=policy.component(row.section, self.suites, row.name),
+            component=self._component(row.section, row.name),
             folder=self.job.folder,
             files={name: self.upload.sealed[name] for name in listed & self.upload.sealed.keys()},
             checks=self.checks,
         )
         outcome = check_source(text, sealed, context)
         self._wrong(*outcome.problems)
-        return [outcome.package] if outcome.package else []
+        return [self.overrides.placed(outcome.package, self._component)] if outcome.package else []
 
     def _buildinfo(self, row: Row) -> None:
         data = self.upload.text(row.name, self.checks.max_text_file)

@@ -1,7 +1,7 @@
 """The operator's own checks (``[checks.lintian]``, ``[checks.commands.NAME]``), after all others have passed.
 
 Each runs over the sealed upload in a process of its own (:mod:`.confined`), with the path of the .changes as its last
-argument, once for each .changes; where there is none, with those of the packages.
+argument, once for each .changes that is for one of its suites; where there is none, with those of the packages.
 
 What a command says: exit status 0, the upload is good, and each line on standard output is a warning; 1, it is not,
 and each line is a problem; a line may begin with the name of one of the upload's files and a colon. Any other end means
@@ -10,7 +10,7 @@ that the check itself has failed: by ``failure``, the upload waits and is tried 
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class External:
 
     def check(self, folder: Path, seal: Seal, report: CheckReport, config: Config) -> CheckReport:
         """The report of the sealed upload in ``folder``, with what the checks of ``config`` find. Raises ``Retry``."""
-        found = list(self._all(folder, seal, config)) if not report.problems else []
+        found = list(self._all(folder, seal, report, config)) if not report.problems else []
         problems = [problem for one in found for problem in one.problems]
         warnings = [problem for one in found for problem in one.warnings]
         return replace(
@@ -56,12 +56,13 @@ class External:
             warnings=(*report.warnings, *_bounded(warnings)),
         )
 
-    def _all(self, folder: Path, seal: Seal, config: Config) -> Iterator[_Findings]:
-        for arguments in _arguments(folder, seal):
-            if config.lintian:
+    def _all(self, folder: Path, seal: Seal, report: CheckReport, config: Config) -> Iterator[_Findings]:
+        for arguments, suites in _arguments(folder, seal, report):
+            if config.lintian and _asked(config.lintian, suites):
                 yield self._lintian(config.lintian, arguments)
             for command in config.commands:
-                yield self._command(command, arguments, {entry.name for entry in seal.files})
+                if _asked(command, suites):
+                    yield self._command(command, arguments, {entry.name for entry in seal.files})
 
     def _lintian(self, settings: LintianConfig, arguments: Sequence[str]) -> _Findings:
         overridden = () if settings.overrides else ("--no-override",)
@@ -107,13 +108,21 @@ class External:
         self._runner.close()
 
 
-def _arguments(folder: Path, seal: Seal) -> Iterator[list[str]]:
-    names = sorted(entry.name for entry in seal.files)
-    changes = [name for name in names if name.endswith(".changes")]
-    if changes:
-        yield from ([str(folder / name)] for name in changes)
-    else:
-        yield [str(folder / name) for name in names if name.endswith((".deb", ".udeb", ".ddeb"))]
+def _arguments(folder: Path, seal: Seal, report: CheckReport) -> Iterator[tuple[list[str], set[str]]]:
+    """What is handed over at each run, and the suites that it is for."""
+    sealed = {entry.name for entry in seal.files}
+    for one in report.changes:
+        if one.file.name in sealed:
+            yield [str(folder / one.file.name)], set(one.suites)
+    bare = [one for one in report.changes if one.file.name not in sealed]
+    if bare:
+        names = sorted(package.file.name for one in bare for package in one.binaries)
+        yield [str(folder / name) for name in names], {suite for one in bare for suite in one.suites}
+
+
+def _asked(settings: LintianConfig | CommandConfig, suites: Collection[str]) -> bool:
+    """The check is for one of these suites, or for all."""
+    return not settings.suites or not set(settings.suites).isdisjoint(suites)
 
 
 def _listed(tag: re.Match[str], wanted: Sequence[str]) -> bool:

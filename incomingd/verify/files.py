@@ -28,7 +28,7 @@ _SECTIONS = frozenset(
     )
 )
 #: Debian Policy 2.5; extra is what it was until 2017.
-_PRIORITIES = ("required", "important", "standard", "optional", "extra")
+PRIORITIES = ("required", "important", "standard", "optional", "extra")
 
 
 class Kind(Enum):
@@ -99,7 +99,7 @@ def kinds(changes: Changes, extra_sections: Collection[str]) -> Iterator[Problem
         section = row.section.rpartition("/")[2]
         if section not in _SECTIONS and section not in extra_sections:
             yield rules.UNKNOWN_SECTION.problem(f'its section is "{plain(row.section)}"', file=row.name)
-        if row.priority not in _PRIORITIES:
+        if row.priority not in PRIORITIES:
             yield rules.UNKNOWN_PRIORITY.problem(f'its priority is "{plain(row.priority)}"', file=row.name)
 
 

@@ -1,7 +1,7 @@
 """Where an upload may go, and who may send it there: pure decisions on a .changes, its signature and the settings."""
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from incomingd import rules
@@ -68,13 +68,16 @@ def component(section: str, into: Sequence[SuiteConfig], file: str = "") -> str:
     return into[0].components[0]
 
 
-def places(changes: Changes, into: Sequence[SuiteConfig]) -> Iterator[Problem]:
-    """Each suite has the component and the architecture of each package."""
+def places(changes: Changes, into: Sequence[SuiteConfig], overridden: Callable[[str, str], str]) -> Iterator[Problem]:
+    """Each suite has the component and the architecture of each package.
+
+    ``overridden`` gives the section that the archive has for a file's name and the section it comes with.
+    """
     for row in changes.rows:
         kind = files.kind(row.name)
         if kind not in (Kind.BINARY, Kind.DSC):
             continue
-        wanted = component(row.section, into, row.name)
+        wanted = component(overridden(row.name, row.section), into, row.name)
         architecture = files.architecture(row.name) if kind is Kind.BINARY else "all"
         for suite in into:
             if wanted not in suite.components:

@@ -110,6 +110,19 @@ def test_a_stop_does_not_wait_for_a_check(idle: Instance, builder: Builder) -> N
     idle.succeeded(name)
 
 
+def test_a_check_of_one_suite_leaves_the_others_alone(idle: Instance, builder: Builder) -> None:
+    idle.set("suites.testing", components=["main"], architectures=["amd64"])
+    script(idle, LOOKS, suites=["testing"])
+    idle.start()
+    upload = builder.upload("hello", upload_name="one")
+    assert idle.succeeded(upload.send_directory(idle.incoming))["warnings"] == []
+    upload = builder.upload("other", upload_name="two", distribution="testing")
+    assert set(idle.failed(upload.send_directory(idle.incoming))) == {"external-check"}
+    # One that is for both has to please both.
+    upload = builder.upload("third", upload_name="three", distribution="stable testing")
+    assert set(idle.failed(upload.send_directory(idle.incoming))) == {"external-check"}
+
+
 def test_lintian(idle: Instance, builder: Builder) -> None:
     idle.set("checks.lintian", reject=["no-copyright-file"], warn=["error"])
     idle.start()
