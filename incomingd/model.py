@@ -220,7 +220,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """One upload as the journal has it. ``sequence`` is given at the claim and is the order of publishing."""
+    """One upload as the journal has it.
+
+    ``sequence`` is given at the claim, and given anew where a delayed upload becomes due; it is the order of
+    publishing. ``delay``: it was sent to the folder for uploads that wait for so many days. ``due_at`` is when that is
+    over, from the claim on; ``delayed`` until then.
+    """
 
     id: int
     name: str
@@ -232,6 +237,9 @@ class Upload:
     claimed_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    delay: int | None = None
+    due_at: datetime | None = None
+    delayed: bool = False
     changes: tuple[ChangesSummary, ...] = ()
     published: Published | None = None
     already_published: bool = False

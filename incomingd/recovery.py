@@ -47,7 +47,7 @@ def _back_to_claimed(
     if upload.stage is not Stage.CLAIMED:
         upload = uploads.move(upload, Stage.CLAIMED, clock(), "taken up again after a restart")
         log.info("%s: taken up again", upload)
-    queue = config.queue(upload.queue)
+    queue = config.queue(upload.queue, upload.delay)
     if queue is not None:  # else the pipeline halts on it, with a message
         complete_claim(places, upload, queue, uploads.members(upload.id))
 

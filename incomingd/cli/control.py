@@ -54,7 +54,7 @@ def release(instance: Instance) -> None:
     journal = instance.journal(writing=True)
     try:
         was_held = Control(journal).release()
-        waiting = len(Uploads(journal).line())
+        waiting = sum(not one.delayed for one in Uploads(journal).line())
     finally:
         journal.close()
     if not was_held:
@@ -82,7 +82,7 @@ def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
 def queue(instance: Instance, as_json: bool) -> None:
     """Show what waits: the uploads and requests in the order in which they will be published.
 
-    Those that are still being received follow, without a position.
+    Those that are still being received follow, without a position, and then delayed ones, as they become due.
     """
     journal = instance.journal()
     try:
@@ -98,9 +98,12 @@ def queue(instance: Instance, as_json: bool) -> None:
     if held:
         click.echo(str(held))
     print_table(
-        ("POSITION", "ID", "NAME", "QUEUE", "STAGE", "SINCE"),
+        ("POSITION", "ID", "NAME", "QUEUE", "STAGE", "SINCE", "DUE"),
         (
-            (ahead, upload.id, upload.name, upload.queue or upload.kind, upload.stage, _since(upload))
+            (
+                *(ahead, upload.id, upload.name, upload.queue or upload.kind, upload.stage, _since(upload)),
+                _seconds(upload.due_at) if upload.due_at else None,
+            )
             for upload, ahead in rows
         ),
     )
@@ -111,7 +114,7 @@ def queue(instance: Instance, as_json: bool) -> None:
 def _with_positions(waiting: Iterable[Upload]) -> Iterable[tuple[Upload, int | None]]:
     ahead = 0
     for upload in waiting:
-        if upload.sequence is None:
+        if upload.sequence is None or upload.delayed:
             yield upload, None
         else:
             yield upload, ahead
@@ -125,7 +128,11 @@ def _shown(upload: Upload, ahead: int | None) -> dict[str, Any]:
 
 
 def _since(upload: Upload) -> str:
-    return (upload.claimed_at or upload.seen_at).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _seconds(upload.claimed_at or upload.seen_at)
+
+
+def _seconds(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @click.command()

@@ -46,7 +46,8 @@ class Polled:
 
 
 def _lies_in(queue: QueueConfig, name: str) -> bool:
-    return any(os.path.lexists(queue.path / what) for what in (name, f"{name}.changes"))
+    names = (name, f"{name}.changes")
+    return any(os.path.lexists(folder.path / one) for folder in queue.folders() for one in names)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

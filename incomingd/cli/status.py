@@ -44,7 +44,7 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
 def print_upload(upload: dict[str, Any]) -> None:
     """One upload for people: what it is, what became of it, and its log."""
     ahead = f", {upload['position']} ahead of it" if upload["position"] else ""
-    click.echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}")
+    click.echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}{due(upload)}")
     for changes in upload["changes"]:
         signed = changes["signed_by"] or "nobody that is trusted"
         # A text that nobody vouches for was not read.
@@ -62,6 +62,12 @@ def print_upload(upload: dict[str, Any]) -> None:
         click.echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
     for line in upload["log"]:
         click.echo(f"  {line['at']}  {line['message']}")
+
+
+def due(upload: dict[str, Any]) -> str:
+    """When a delayed upload that has not ended is due, as the rest of a line; empty for all others."""
+    # A status file of before there were any has no such field.
+    return f", due {upload['due_at']}" if upload.get("due_at") and not upload["finished_at"] else ""
 
 
 def _service(polled: Polled, as_json: bool) -> int:
@@ -100,9 +106,12 @@ def _print_service(index: dict[str, Any]) -> None:
     flight, ended = index["in_flight"], index["ended"]
     click.echo(f"{len(flight)} in flight, the last {min(len(ended), _ENDED_SHOWN)} that ended:")
     print_table(
-        ("ID", "NAME", "STATE", "STAGE", "AHEAD", "SINCE"),
+        ("ID", "NAME", "STATE", "STAGE", "AHEAD", "SINCE", "DUE"),
         (
-            (u["id"], u["name"], u["state_name"], u["stage"], u["position"], u["finished_at"] or u["seen_at"])
+            (
+                *(u["id"], u["name"], u["state_name"], u["stage"], u["position"], u["finished_at"] or u["seen_at"]),
+                None if u["finished_at"] else u.get("due_at"),
+            )
             for u in (*flight, *ended[:_ENDED_SHOWN])
         ),
     )

@@ -15,6 +15,7 @@ import click
 from incomingd.cli.edge import FAILED, HALTED, TIMED_OUT, Instance, console, json_option, needs_instance, print_json
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
 from incomingd.cli.polled import SUCCEEDED, Polled, problem_lines, upload_name
+from incomingd.cli.status import due
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
 _SOONEST, _LATEST = 0.02, 0.5
@@ -125,4 +126,4 @@ def _under_way(upload: dict[str, Any]) -> str:
     ahead = upload["position"]
     where = f", {ahead} ahead of it" if ahead else ""
     last = f": {upload['log'][-1]['message']}" if upload["log"] else ""
-    return f"{upload['name']}: {upload['state_name']}, {upload['stage']}{where}{last}"
+    return f"{upload['name']}: {upload['state_name']}, {upload['stage']}{where}{due(upload)}{last}"

@@ -9,17 +9,16 @@ Rules:
 
 import errno
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from incomingd import fsio, rules
-from incomingd.config import Config
-from incomingd.intake import scan
-from incomingd.intake.claim import complete_claim, move_to_claims, root_of
+from incomingd.config import Config, QueueConfig
+from incomingd.intake.claim import complete_claim, make_delayed, opened
 from incomingd.intake.remains import reject_remains
+from incomingd.intake.withdrawal import take_out
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
 from incomingd.journal.uploads import Uploads
@@ -39,7 +38,7 @@ def cancel_upload(journal: Journal, places: Places, upload: Upload, reason: str)
         if not may_move(upload.stage, Stage.CANCELLED):
             return None
         if upload.stage is Stage.RECEIVING:
-            _claim(places, upload)
+            take_out(places, upload)
         found = f"the operator cancelled it{': ' if reason else ''}{plain(reason)}"
         problem = rules.UPLOAD_CANCELLED.problem(found)
         ended = uploads.reject(upload, [problem], datetime.now(UTC), found, target=Stage.CANCELLED)
@@ -47,30 +46,9 @@ def cancel_upload(journal: Journal, places: Places, upload: Upload, reason: str)
     return ended
 
 
-def _claim(places: Places, upload: Upload) -> None:
-    queue = places.config.queue(upload.queue)
-    if queue is None:
-        return  # nobody looks into its incoming folder any more
-    try:
-        move_to_claims(places, upload, queue, _members(root_of(queue), upload))
-    except FileNotFoundError:
-        return  # withdrawn at this moment
-
-
-def _members(root: Path, upload: Upload) -> Sequence[str] | None:
-    """A flat upload's files as they lie in incoming now."""
-    if upload.kind is UploadKind.DIRECTORY:
-        return None
-    with fsio.directory(root) as fd:
-        file_name = scan.survey(fd).uploads.get((upload.kind, upload.name))
-        if file_name is None:
-            raise FileNotFoundError(upload.name)
-        return scan.flat_members(file_name, scan.read_listing(fd, file_name))
-
-
 def end_alone(journal: Journal, places: Places, ended: Upload) -> None:
     """What the daemon does once an upload was cancelled, while none runs: put its files aside, write its status."""
-    queue, uploads = places.config.queue(ended.queue), Uploads(journal)
+    queue, uploads = places.config.queue(ended.queue, ended.delay), Uploads(journal)
     if queue is not None:
         complete_claim(places, ended, queue, uploads.members(ended.id))
     reject_remains(places, ended, queue)
@@ -91,26 +69,45 @@ def send_again(config: Config, places: Places, old: Upload) -> str:
         raise click.ClickException(f"{old}: it is a request and brought no files; ask for it anew")
     if old.kind is UploadKind.COMMANDS:
         raise click.ClickException(f"{old}: commands are never taken twice; sign and send new ones")
-    queue = config.queue(old.queue)
+    queue = _folder(config, old)
     if queue is None:
         raise click.ClickException(f"{old}: [incoming.{old.queue}] is not configured any more; send it in by hand")
     name = old.name if UPLOAD_NAME.fullmatch(old.name) else f"retry-{old.id}"
-    target, kept = root_of(queue) / name, places.rejected(old.id)
-    if os.path.lexists(target):
-        raise click.ClickException(f"{target} is there already; wait until it is taken, or remove it")
-    if not kept.is_dir():
-        raise click.ClickException(f"{old}: nothing is kept of it in {kept}; send it in by hand")
-    try:
-        fsio.rename(kept, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # The claims are on incoming's file system, and out of the uploaders' reach.
-        copy = places.claims(queue) / f".retry-{old.id}"
-        _copy(kept, copy)
-        fsio.rename(copy, target)
-        fsio.remove_tree(kept)
+    kept = places.rejected(old.id)
+    if queue.delay is not None:
+        make_delayed(queue)
+    with opened(queue) as fd:
+        if _lies_there(fd, name):
+            raise click.ClickException(f"{queue.path / name} is there already; wait until it is taken, or remove it")
+        if not kept.is_dir():
+            raise click.ClickException(f"{old}: nothing is kept of it in {kept}; send it in by hand")
+        try:
+            fsio.rename(kept, name, target_fd=fd)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The claims are on incoming's file system, and out of the uploaders' reach.
+            copy = places.claims(queue) / f".retry-{old.id}"
+            _copy(kept, copy)
+            fsio.rename(copy, name, target_fd=fd)
+            fsio.remove_tree(kept)
     return name
+
+
+def _lies_there(fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _folder(config: Config, old: Upload) -> QueueConfig | None:
+    """Where it was sent, as long as it was not due there; else the queue itself. None where that is gone."""
+    queue = config.queue(old.queue)
+    if queue is None or not old.delayed or old.delay is None or old.delay > queue.delayed:
+        return queue
+    return queue.delayed_by(old.delay)
 
 
 def _copy(kept: Path, copy: Path) -> None:

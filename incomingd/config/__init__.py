@@ -4,7 +4,7 @@ A setting is one field of one dataclass below: its default is there, its parser 
 metadata, and ``docs/config.md`` says what it is for. :mod:`.reader` reads a file.
 """
 
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from incomingd.config.values import (
     text,
     word,
 )
+
+#: What holds the folders for delayed uploads.
+DELAYED = "DELAYED"
 
 
 def _setting(parse: Parser, default: Any = MISSING) -> Any:
@@ -133,6 +136,17 @@ class QueueConfig:
     default_suite: str = _setting(text, "")
     watch: str = _setting(one_of("inotify", "pyinotify", "polling"), "inotify")
     claims: Path | None = _setting(text, None)
+    delayed: int = _setting(count(0, 15), 0)
+    #: Days that uploads in this folder wait; None in the queue itself. See :meth:`delayed_by`.
+    delay: int | None = None
+
+    def delayed_by(self, days: int | None) -> "QueueConfig":
+        """The queue as its folder ``DELAYED/N-day``, as dput and debianqueued name it; None is the queue itself."""
+        return self if days is None else replace(self, path=self.path / DELAYED / f"{days}-day", delay=days)
+
+    def folders(self) -> "tuple[QueueConfig, ...]":
+        """The queue itself and, where it has them, its folders for delayed uploads."""
+        return self, *(self.delayed_by(days) for days in (range(self.delayed + 1) if self.delayed else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +197,6 @@ class Config:
         """The suite where that word of a .changes' Distribution lands."""
         return next((s for s in self.suites if distribution in s.accepts), None)
 
-    def queue(self, name: str) -> QueueConfig | None:
-        """The queue of that table name."""
-        return next((q for q in self.queues if q.name == name), None)
+    def queue(self, name: str, delay: int | None = None) -> QueueConfig | None:
+        """The queue of that table name, or its folder for uploads that wait for so many days."""
+        return next((q.delayed_by(delay) for q in self.queues if q.name == name), None)

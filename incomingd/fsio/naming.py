@@ -12,9 +12,11 @@ from incomingd.fsio.writing import TEMPORARY, sync, write_new
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 
-def rename(source: Path, target: Path) -> None:
-    """rename(2), nothing more; on one file system."""
-    os.rename(source, target)
+def rename(
+    source: Path | str, target: Path | str, *, source_fd: int | None = None, target_fd: int | None = None
+) -> None:
+    """rename(2), nothing more; on one file system. Names may be relative to directories that are open."""
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
 
 
 def rename_durable(source: Path, target: Path) -> None:
@@ -47,10 +49,11 @@ def place(source: Path, target: Path) -> None:
         temporary.unlink()
 
 
-def link(source: Path, target: Path) -> None:
-    """A second name for a file that never changes in place; one that is there stays."""
+def link(source: Path | str, target: Path, *, source_fd: int | None = None) -> None:
+    """A second name for a file that never changes in place; one that is there stays. ``source`` may be relative to an
+    open directory."""
     with contextlib.suppress(FileExistsError):
-        os.link(source, target, follow_symlinks=False)
+        os.link(source, target, src_dir_fd=source_fd, follow_symlinks=False)
 
 
 def switch(link: Path, target: str) -> None:

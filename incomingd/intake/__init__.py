@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from incomingd.config import Config
+from incomingd.config import Config, QueueConfig
 from incomingd.errors import ConfigError, Retry
 from incomingd.intake.door import Desk, Door
 from incomingd.intake.hints import Hints
@@ -46,6 +46,11 @@ def preflight(config: Config) -> None:
     errors = [f"{config.file}: [incoming.{name}] watch: {reason}" for name, reason in reasons if reason]
     if errors:
         raise ConfigError(errors)
+
+
+def _folders(config: Config) -> list[QueueConfig]:
+    """Every directory that uploads are dropped into."""
+    return [folder for queue in config.queues for folder in queue.folders()]
 
 
 class Intake:
@@ -74,7 +79,7 @@ class Intake:
         self._lock = threading.Lock()
         self._watching = False
         self._config = config
-        self._doors = [Door(queue, places, self._desk) for queue in config.queues]
+        self._doors = [Door(folder, places, self._desk) for folder in _folders(config)]
         self._trouble = ""
         self._drift: float | None = None
         self._rest_until = 0.0
@@ -142,7 +147,7 @@ class Intake:
             places = Places(config)
             known = {(door.queue.name, door.queue.path): door for door in self._doors}
             doors = []
-            for queue in config.queues:
+            for queue in _folders(config):
                 door = known.pop((queue.name, queue.path), None)
                 if door is not None:
                     door.configure(queue, places)
@@ -152,5 +157,5 @@ class Intake:
                         door.start_watching()
                 doors.append(door)
             for door in known.values():
-                door.stop_watching()
+                door.close()
             self._doors, self._config = doors, config

@@ -16,7 +16,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from incomingd import fsio
@@ -33,6 +33,60 @@ _PROBE = ".incomingd-probe"
 def root_of(queue: QueueConfig) -> Path:
     """A queue's incoming directory; the operator may have made its path a link."""
     return Path(os.path.realpath(queue.path))
+
+
+@contextlib.contextmanager
+def opened(queue: QueueConfig) -> Iterator[int]:
+    """A descriptor of a queue's incoming directory, or of one for delayed uploads in it.
+
+    What lies in incoming may be swapped by whoever may write there: below it no link is followed, and whoever takes
+    something out does so by the descriptor. Raises ``OSError``.
+    """
+    if queue.delay is None:
+        with fsio.directory(root_of(queue)) as fd:
+            yield fd
+        return
+    above, folder = queue.path.parent, queue.path.name
+    with (
+        fsio.directory(os.path.realpath(above.parent)) as root,
+        fsio.directory(above.name, root) as delayed,
+        fsio.directory(folder, delayed) as fd,
+    ):
+        yield fd
+
+
+def make_delayed(queue: QueueConfig) -> None:
+    """Make the directory for delayed uploads where it is not there, for whoever may write in incoming.
+
+    Raises ``OSError``.
+    """
+    above, folder = queue.path.parent, queue.path.name
+    with fsio.directory(os.path.realpath(above.parent)) as root:
+        like = os.fstat(root)
+        _make_like(above.name, root, like)
+        with fsio.directory(above.name, root) as delayed:
+            _make_like(folder, delayed, like)
+
+
+def remove_delayed(queue: QueueConfig) -> None:
+    """Remove the directory for delayed uploads where it is empty, and the one above where it was the last."""
+    above, folder = queue.path.parent, queue.path.name
+    with contextlib.suppress(OSError), fsio.directory(os.path.realpath(above.parent)) as root:
+        with fsio.directory(above.name, root) as delayed:
+            os.rmdir(folder, dir_fd=delayed)
+        os.rmdir(above.name, dir_fd=root)
+
+
+def _make_like(name: str, dir_fd: int, like: os.stat_result) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+    except FileExistsError:
+        return
+    with fsio.directory(name, dir_fd) as made:
+        # Only root can give it to another account; the group and a default ACL are enough where incoming has them.
+        with contextlib.suppress(PermissionError):
+            os.fchown(made, like.st_uid, like.st_gid)
+        os.fchmod(made, stat.S_IMODE(like.st_mode))
 
 
 def complete_claim(places: Places, upload: Upload, queue: QueueConfig, members: Sequence[str] | None) -> None:
@@ -57,31 +111,29 @@ def move_to_claims(
 ) -> None:
     """Move an upload from incoming to its claim. ``listed_elsewhere`` gives the file names that other waiting
     .changes list; without it they are read. Raises ``FileNotFoundError`` where the upload is in neither place."""
-    claim, root = places.claim(queue, upload.id), root_of(queue)
+    claim = places.claim(queue, upload.id)
     fsio.make_directories(claim.parent, 0o700)
-    if members is None:
-        if not os.path.lexists(claim):
-            fsio.rename(root / _file_name(root, upload), claim)
+    if members is None and os.path.lexists(claim):
         return
-    with fsio.directory(root) as fd:
+    with opened(queue) as fd:
+        if members is None:
+            fsio.rename(_file_name(fd, upload), claim, source_fd=fd)
+            return
         elsewhere = listed_elsewhere or (lambda: _listed_elsewhere(fd, members[0]))
-        _move_flat(fd, root, claim, members, elsewhere)
+        _move_flat(fd, claim, members, elsewhere)
 
 
-def _file_name(root: Path, upload: Upload) -> str:
+def _file_name(fd: int, upload: Upload) -> str:
     """The directory's own name. A bad one is escaped in the journal and has to be found again."""
     if UPLOAD_NAME.fullmatch(upload.name):
         return upload.name
-    with fsio.directory(root) as fd:
-        found = scan.survey(fd).uploads
+    found = scan.survey(fd).uploads
     if (UploadKind.DIRECTORY, upload.name) not in found:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), upload.name)
     return found[UploadKind.DIRECTORY, upload.name]
 
 
-def _move_flat(
-    fd: int, root: Path, claim: Path, members: Sequence[str], listed_elsewhere: Callable[[], Collection[str]]
-) -> None:
+def _move_flat(fd: int, claim: Path, members: Sequence[str], listed_elsewhere: Callable[[], Collection[str]]) -> None:
     fsio.make_directories(claim, 0o700)
     missing = [name for name in members if not os.path.lexists(claim / name)]
     moved: list[str] = []
@@ -93,14 +145,14 @@ def _move_flat(
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
                 continue
             if name != members[0] and name in elsewhere:
-                _share(fd, root / name, claim / name)
+                _share(fd, name, claim / name)
             else:
-                fsio.rename(root / name, claim / name)
+                fsio.rename(name, claim / name, source_fd=fd)
                 moved.append(name)
     except OSError:
         for name in moved:
             with contextlib.suppress(OSError):
-                fsio.rename(claim / name, root / name)
+                fsio.rename(claim / name, name, target_fd=fd)
         with contextlib.suppress(OSError):
             claim.rmdir()
         raise
@@ -114,13 +166,13 @@ def _lies_there(fd: int, name: str) -> bool:
         return False
 
 
-def _share(fd: int, source: Path, target: Path) -> None:
+def _share(fd: int, source: str, target: Path) -> None:
     try:
-        fsio.link(source, target)
+        fsio.link(source, target, source_fd=fd)
     except OSError:  # not allowed for files of others (fs.protected_hardlinks), or the file system has no links
         # What cannot be copied either is missed by the checks.
         with contextlib.suppress(fsio.NotRegularError, PermissionError, FileNotFoundError):
-            fsio.copy_file(source.name, fd, target)
+            fsio.copy_file(source, fd, target)
 
 
 def _listed_elsewhere(fd: int, own: str) -> Collection[str]:

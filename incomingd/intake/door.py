@@ -1,4 +1,4 @@
-"""One incoming directory: who waits there, and what is to be done with them now.
+"""One incoming directory, or one for delayed uploads in it: who waits there, and what is to be done with them now.
 
 Rules:
 
@@ -13,14 +13,15 @@ Faults are sentences for people; none of them stops the other queues. :class:`~i
 passes through, and the next look goes on from what the journal then says.
 """
 
+import contextlib
 import errno
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from incomingd import fsio, rules
 from incomingd.config import QueueConfig
@@ -62,7 +63,7 @@ class Desk:
 
 
 class Door:
-    """The incoming directory of one queue."""
+    """The incoming directory of one queue, or one of its folders (:meth:`QueueConfig.folders`)."""
 
     def __init__(self, queue: QueueConfig, places: Places, desk: Desk) -> None:
         self.queue = queue
@@ -90,7 +91,13 @@ class Door:
             self.start_watching()
 
     def start_watching(self) -> None:
-        """Set the watch; where it cannot be set now, later looks try again."""
+        """Set the watch; where it cannot be set now, later looks try again.
+
+        Directories for delayed uploads have none, a thread or two for each of sixteen: nobody waits for the moment in
+        which what waits for days is taken, and the periodic scan finds it.
+        """
+        if self.queue.delay is not None:
+            return
         root = claim.root_of(self.queue)
         self._watch = Watch(self.queue, root, self._desk.hints)
         try:
@@ -104,6 +111,12 @@ class Door:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+
+    def close(self) -> None:
+        """Nobody looks here any more. A folder for delayed uploads would look like an upload then."""
+        self.stop_watching()
+        if self.queue.delay is not None:
+            claim.remove_delayed(self.queue)
 
     def look(self, moment: Moment) -> float:
         """One look; the monotonic time when the next one is of use."""
@@ -134,13 +147,14 @@ class Door:
         return any(upload.stage is Stage.CANCELLED for upload in now)
 
     def _from_journal(self) -> dict[Key, Waiting]:
-        mine = [u for u in self._desk.uploads.open() if u.stage is Stage.RECEIVING and u.queue == self.queue.name]
+        here = (self.queue.name, self.queue.delay)
+        mine = [u for u in self._desk.uploads.open() if u.stage is Stage.RECEIVING and (u.queue, u.delay) == here]
         return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in mine}
 
     def _look(self, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
         self._finish_claims(waiting, moment)
         try:
-            with fsio.directory(claim.root_of(self.queue)) as fd:
+            with self._opened() as fd:
                 return self._look_in(fd, moment, waiting, faults)
         except OSError as error:
             self._identity, self.settling = None, False
@@ -152,12 +166,19 @@ class Door:
             )
             return moment.monotonic + TRY_AGAIN
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        if self.queue.delay is not None and not os.path.lexists(self.queue.path):
+            claim.make_delayed(self.queue)
+        with claim.opened(self.queue) as fd:
+            yield fd
+
     def _look_in(self, fd: int, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
         now, identity = moment.monotonic, _identity(fd)
         fresh = self._watch is None or self._watch.tend(identity, now)
         self._check_area(identity, now)
         heard = self._desk.hints.take(self.queue.name)
-        found = scan.survey(fd)
+        found = scan.survey(fd, delayed=self.queue.delay is None and self.queue.delayed > 0)
         self._withdraw(found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()
         self._oddities.note_arrivals({found.uploads[key] for key in new}, heard.names, now, announced=not fresh)
@@ -189,7 +210,8 @@ class Door:
                 log.warning("%s: cannot be removed: %s", plain(name), error.strerror)
 
     def _check_area(self, identity: tuple[int, int], now: float) -> None:
-        if identity != self._identity or (self._area_fault and now >= self._probe_at):
+        # What is in incoming is on its file system, and that one is probed.
+        if self.queue.delay is None and (identity != self._identity or (self._area_fault and now >= self._probe_at)):
             self._area_fault = claim.area_fault(self._places, self.queue)
             self._probe_at = now + TRY_AGAIN
         self._identity = identity
@@ -251,7 +273,8 @@ class Door:
             return {}
         with self._desk.uploads.together():
             seen = [
-                self._desk.uploads.see(name, self.queue.name, kind, self._desk.clock(), "seen") for kind, name in keys
+                self._desk.uploads.see(name, self.queue.name, kind, self._desk.clock(), "seen", delay=self.queue.delay)
+                for kind, name in keys
             ]
         return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in seen}
 
@@ -277,7 +300,10 @@ class Door:
             return
         at = self._desk.clock()
         with self._desk.uploads.together():
-            claimed = [self._desk.uploads.claim(one.upload, at, one.members, "claimed") for one in ready]
+            claimed = [
+                self._desk.uploads.claim(one.upload, at, one.members, "claimed", due_at=self._due(one.upload, at))
+                for one in ready
+            ]
         for one, upload in zip(ready, claimed, strict=True):
             one.upload = upload
             del waiting[one.key]
@@ -285,6 +311,12 @@ class Door:
         self._desk.on_taking(claimed)
         self._unfinished = ready
         self._finish_claims(waiting, moment)
+
+    def _due(self, upload: Upload, at: datetime) -> datetime | None:
+        """When an upload that is taken now is due. Commands are obeyed at once, wherever they are put."""
+        if self.queue.delay is None or upload.kind is UploadKind.COMMANDS:
+            return None
+        return at + timedelta(days=self.queue.delay)
 
     def _finish_claims(self, waiting: dict[Key, Waiting], moment: Moment) -> None:
         """The renames that the journal has; one that fails stays in the list until it is told what became of it."""

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapp
 from dataclasses import dataclass
 
 from incomingd import fsio
-from incomingd.config import QueueConfig
+from incomingd.config import DELAYED, QueueConfig
 from incomingd.model import FILE_NAME, UploadKind, plain
 
 CHANGES, COMMANDS = ".changes", ".commands"
@@ -71,8 +71,9 @@ class Sight:
     members: tuple[str, ...]
 
 
-def survey(fd: int) -> Survey:
-    """The top level of the incoming directory ``fd``. Hidden names are being written and are left alone."""
+def survey(fd: int, *, delayed: bool = False) -> Survey:
+    """The top level of the incoming directory ``fd``. Hidden names are being written and are left alone; ``delayed``:
+    so is the directory that holds those for delayed uploads."""
     uploads: dict[Key, str] = {}
     others = set()
     with os.scandir(fd) as entries:
@@ -80,6 +81,8 @@ def survey(fd: int) -> Survey:
             if entry.name.startswith(".") or entry.name in _NOT_UPLOADS:
                 continue
             if entry.is_dir(follow_symlinks=False):
+                if delayed and entry.name == DELAYED:
+                    continue
                 uploads.setdefault((UploadKind.DIRECTORY, plain(entry.name)), entry.name)
             elif entry.name.endswith(CHANGES):
                 uploads.setdefault((UploadKind.FLAT, plain(entry.name.removesuffix(CHANGES))), entry.name)

@@ -156,5 +156,12 @@ ALTER TABLE blocks ADD COLUMN quick INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX blocks_quick ON blocks (id) WHERE quick;
 """
 
+_DELAYED = """
+ALTER TABLE uploads ADD COLUMN delay INTEGER;       -- days, where it was sent to a folder for delayed uploads
+ALTER TABLE uploads ADD COLUMN due_at TEXT;         -- from the claim on
+ALTER TABLE uploads ADD COLUMN delayed INTEGER NOT NULL DEFAULT 0;  -- 1 until it is due
+CREATE INDEX uploads_delayed ON uploads (due_at) WHERE delayed = 1 AND finished_at IS NULL;
+"""
+
 #: Step n brings user_version from n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_FIRST, _QUICK_BLOCKS)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _QUICK_BLOCKS, _DELAYED)

@@ -2,13 +2,15 @@
 
 Rules: a stage moves by compare-and-set along :data:`incomingd.states.MOVES`, and a move that is refused raises
 :class:`StaleMoveError` (a bug, or two daemons on one journal). The sequence number is given at the claim and never
-changes. Every method is a transaction of its own, or part of the one that is open.
+changes, but for delayed uploads (:mod:`.delays`), which nobody waits for. Every method is a transaction of its own, or
+part of the one that is open.
 """
 
 import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,11 +30,23 @@ from incomingd.model import (
 from incomingd.states import MOVES, Stage, may_move
 
 _T = TypeVar("_T")
+#: Gives an upload the next sequence number.
+NEXT_IN_SEQUENCE = "sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads)"
 _OPEN = ", ".join(f"'{stage}'" for stage in Stage if MOVES[stage])
+_IN_ORDER = "ORDER BY delayed, CASE WHEN delayed THEN due_at END, sequence IS NULL, sequence, id"
 
 
 class StaleMoveError(RuntimeError):
     """The upload was not in the stage that the mover took it to be in, or the table does not allow the move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One upload on its way: in the line, or ``delayed`` and not in it yet."""
+
+    id: int
+    stage: Stage
+    delayed: bool
 
 
 class Uploads:
@@ -47,12 +61,14 @@ class Uploads:
         with self._journal.writing():
             yield
 
-    def see(self, name: str, queue: str, kind: UploadKind, at: datetime, message: str) -> Upload:
-        """A new upload, ``receiving``, with a new id."""
+    def see(
+        self, name: str, queue: str, kind: UploadKind, at: datetime, message: str, *, delay: int | None = None
+    ) -> Upload:
+        """A new upload, ``receiving``, with a new id; ``delay`` are the days of the folder that it was sent to."""
         with self._journal.writing() as db:
             cursor = db.execute(
-                "INSERT INTO uploads (name, queue, kind, stage, seen_at) VALUES (?, ?, ?, ?, ?)",
-                (name, queue, kind, Stage.RECEIVING, codec.timestamp(at)),
+                "INSERT INTO uploads (name, queue, kind, stage, seen_at, delay) VALUES (?, ?, ?, ?, ?, ?)",
+                (name, queue, kind, Stage.RECEIVING, codec.timestamp(at), delay),
             )
             upload_id = int(cursor.lastrowid or 0)
             self.log(upload_id, at, message)
@@ -76,14 +92,27 @@ class Uploads:
             row = db.execute("SELECT operation FROM uploads WHERE id = ?", (upload_id,)).fetchone()
         return codec.loads(row["operation"], Operation)
 
-    def claim(self, upload: Upload, at: datetime, members: Sequence[str] | None, message: str) -> Upload:
-        """``receiving`` to ``claimed``: gives the sequence number. ``members`` are a flat upload's files."""
+    def claim(
+        self,
+        upload: Upload,
+        at: datetime,
+        members: Sequence[str] | None,
+        message: str,
+        *,
+        due_at: datetime | None = None,
+    ) -> Upload:
+        """``receiving`` to ``claimed``: gives the sequence number. ``members`` are a flat upload's files.
+
+        With ``due_at`` it is in nobody's way until then.
+        """
+        listed = None if members is None else json.dumps(list(members))
+        due = None if due_at is None else codec.timestamp(due_at)
         with self._journal.writing() as db:
             self._move(db, upload, Stage.CLAIMED)
             db.execute(
-                "UPDATE uploads SET claimed_at = ?, members = ?,"
-                " sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads) WHERE id = ?",
-                (codec.timestamp(at), None if members is None else json.dumps(list(members)), upload.id),
+                "UPDATE uploads SET claimed_at = ?, members = ?, due_at = ?, delayed = ?,"  # noqa: S608  # own words
+                f" {NEXT_IN_SEQUENCE} WHERE id = ?",
+                (codec.timestamp(at), listed, due, due_at is not None and due_at > at, upload.id),
             )
             self.log(upload.id, at, message)
             return self.get(upload.id)
@@ -93,7 +122,9 @@ class Uploads:
         with self._journal.writing() as db:
             self._move(db, upload, Stage.RECEIVING)
             db.execute(
-                "UPDATE uploads SET claimed_at = NULL, members = NULL, sequence = NULL WHERE id = ?", (upload.id,)
+                "UPDATE uploads SET claimed_at = NULL, members = NULL, due_at = NULL, delayed = 0, sequence = NULL"
+                " WHERE id = ?",
+                (upload.id,),
             )
             self.log(upload.id, at, message)
             return self.get(upload.id)
@@ -195,19 +226,20 @@ class Uploads:
             ).fetchall()
         return {row["name"]: row["id"] for row in rows}
 
-    def line(self) -> list[tuple[int, Stage]]:
-        """Ids and stages of every upload that has not ended, in the order of :meth:`open`."""
+    def line(self) -> list[Standing]:
+        """Every upload that has not ended, in the order of :meth:`open`."""
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT id, stage FROM uploads WHERE finished_at IS NULL ORDER BY sequence IS NULL, sequence, id"
+                f"SELECT id, stage, delayed FROM uploads WHERE finished_at IS NULL {_IN_ORDER}"  # noqa: S608  # own words
             ).fetchall()
-        return [(row["id"], Stage(row["stage"])) for row in rows]
+        return [Standing(row["id"], Stage(row["stage"]), bool(row["delayed"])) for row in rows]
 
     def more_come(self) -> bool:
-        """True where an upload is claimed or being checked: more is to be published in a moment."""
+        """True where an upload that is not delayed is claimed or being checked: more is to be published in a moment."""
         with self._journal.reading() as db:
             row = db.execute(
-                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND stage IN (?, ?) LIMIT 1",
+                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed"
+                " AND stage IN (?, ?) LIMIT 1",
                 (Stage.CLAIMED, Stage.CHECKING),
             ).fetchone()
         return row is not None
@@ -222,22 +254,24 @@ class Uploads:
         return [row["id"] for row in rows]
 
     def open(self) -> list[Upload]:
-        """Every upload that has not ended, without logs: those with a sequence number in its order, then the rest."""
+        """Every upload that has not ended, without logs: those with a sequence number in its order, then those that
+        have not been taken, then the delayed ones as they become due."""
         with self._journal.reading() as db:
             rows = db.execute(
-                f"SELECT * FROM uploads WHERE finished_at IS NULL AND stage IN ({_OPEN})"  # noqa: S608  # own words
-                " ORDER BY sequence IS NULL, sequence, id"
+                f"SELECT * FROM uploads WHERE finished_at IS NULL AND stage IN ({_OPEN}) {_IN_ORDER}"  # noqa: S608  # own words
             ).fetchall()
         return [_upload(row, ()) for row in rows]
 
     def head(self, limit: int) -> list[Upload]:
-        """The run of ``queued`` uploads at the head of the order: none before them is still being checked.
+        """The run of ``queued`` uploads at the head of the order: none before them is still being checked. Those that
+        are delayed are passed over, whatever stage they are in.
 
         An operator's request makes a run of its own: it is decided on the archive as committed.
         """
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL ORDER BY sequence LIMIT ?",
+                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed"
+                " ORDER BY sequence LIMIT ?",
                 (limit,),
             ).fetchall()
         run: list[Upload] = []
@@ -297,6 +331,9 @@ def _upload(row: sqlite3.Row, lines: Iterable[Any]) -> Upload:
         claimed_at=_time(row["claimed_at"]),
         started_at=_time(row["started_at"]),
         finished_at=_time(row["finished_at"]),
+        delay=row["delay"],
+        due_at=_time(row["due_at"]),
+        delayed=bool(row["delayed"]),
         changes=_values(row["changes"], tuple[ChangesSummary, ...]),
         published=codec.loads(row["published"], Published) if row["published"] else None,
         already_published=bool(row["already_published"]),

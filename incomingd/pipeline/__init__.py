@@ -104,6 +104,7 @@ class Pipeline:
     def _recover(self) -> None:
         common = self._common
         recovery.recover(common.config, common.places, common.uploads, common.clock)
+        common.delays.come_due(common.clock())  # nothing is checked yet, so nothing is checked twice
         common.reporter.prepare()
         for upload in common.uploads.open():
             if upload.stage is Stage.CLAIMED:
@@ -206,8 +207,9 @@ class Pipeline:
     def run_once(self) -> bool:
         """Take in and publish all that is ready now, then stop; True where an upload failed.
 
-        What is complete and only has to settle is waited for; what is incomplete is left. Raises :class:`Halt` and
-        :class:`Retry` where publishing cannot go on, instead of waiting for better times.
+        What is complete and only has to settle is waited for; what is incomplete is left, and so is what is delayed,
+        once it was checked. Raises :class:`Halt` and :class:`Retry` where publishing cannot go on, instead of waiting
+        for better times.
         """
         self.start()
         try:
@@ -224,6 +226,6 @@ class Pipeline:
     def _in_flight(self) -> bool:
         held = self._common.control.held() is not None
         return bool(self._common.control.cancelled()) or any(
-            upload.sequence is not None and not (held and upload.stage is Stage.QUEUED)
+            upload.sequence is not None and not (upload.stage is Stage.QUEUED and (held or upload.delayed))
             for upload in self._common.uploads.open()
         )

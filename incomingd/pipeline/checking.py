@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from incomingd import codec
 from incomingd.backoff import Backoff
 from incomingd.config import Config
 from incomingd.errors import Halt, Retry
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: So many more uploads than there are check workers are in hand at once: they are sealed meanwhile.
 _SEAL_AHEAD = 2
+#: Seconds until delayed uploads are looked at again where the journal could not be used.
+_LATER = 5.0
 
 
 class Checking:
@@ -62,11 +65,13 @@ class Checking:
         self._checkers.reload(config)
 
     def tend(self) -> float:
-        """What is due by now: cancelled uploads, tries after a back-off, workers that rest. Seconds until more is."""
+        """What is due by now: cancelled and delayed uploads, tries after a back-off, workers that rest. Seconds until
+        more is."""
         self._attend_cancelled()
+        day = self._attend_delayed()
         for upload_id in self._backoff.due(time.monotonic()):
             self.take(self._common.uploads.get(upload_id))
-        return min(self._checkers.rest(), self._backoff.next_in(time.monotonic()))
+        return min(self._checkers.rest(), self._backoff.next_in(time.monotonic()), day)
 
     def take(self, upload: Upload) -> None:
         """Have a claimed upload sealed and checked."""
@@ -89,6 +94,21 @@ class Checking:
         except Retry as failure:
             log.warning("cancelled uploads are attended to later: %s", failure)
 
+    def _attend_delayed(self) -> float:
+        """Put those that are due into the line; the seconds until the next one is, by the wall clock of now."""
+        common = self._common
+        try:
+            now, next_at = common.clock(), common.delays.next_at()
+            if next_at is None or next_at > now:
+                return float("inf") if next_at is None else (next_at - now).total_seconds()
+            for upload in common.delays.come_due(now):
+                log.info("%s: %s", upload, upload.log[-1].message)
+                self.take(upload)
+            return 0.0
+        except Retry as failure:
+            log.warning("delayed uploads are attended to later: %s", failure)
+            return _LATER
+
     def _step(self, upload: Upload) -> None:
         """Seal and check one upload: one place for each of the four kinds of failure."""
         common = self._common
@@ -110,7 +130,7 @@ class Checking:
 
     def _seal_and_check(self, upload: Upload) -> None:
         common = self._common
-        queue = common.config.queue(upload.queue)
+        queue = common.config.queue(upload.queue, upload.delay)
         if queue is None:
             raise Halt(f"[incoming.{upload.queue}] is gone from the configuration and {upload} waits there; restore it")
         if upload.stage is not Stage.CHECKING:  # else the last try could not even be put back
@@ -128,7 +148,9 @@ class Checking:
             common.ended([obey(common.journal, upload, report, common.clock())])
             self._on_free()  # what was cancelled by it can be put aside
         else:
-            common.tell(common.uploads.queue(upload, report, common.clock(), "checked; waits to be published"))
+            due = f"checked; delayed until {codec.timestamp(upload.due_at)}" if upload.delayed and upload.due_at else ""
+            message = due or "checked; waits to be published"
+            common.tell(common.uploads.queue(upload, report, common.clock(), message))
         self._on_queued()
 
     def _reject(self, upload: Upload, report: CheckReport) -> None:

@@ -11,6 +11,7 @@ from incomingd.errors import Retry
 from incomingd.intake.remains import discard_remains, reject_remains
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
+from incomingd.journal.delays import Delays
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.places import Places
@@ -41,6 +42,7 @@ class Common:
         self.places = Places(config)
         self.journal = Journal(self.places.journal)
         self.uploads = Uploads(self.journal)
+        self.delays = Delays(self.journal)
         self.control = Control(self.journal)
         self.board = Board(started_at=clock())
         # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
@@ -91,7 +93,9 @@ class Common:
     def line(self) -> str:
         """What the service manager shows: how it is, and how many uploads are taken in and not published yet."""
         try:
-            waiting = len(self.uploads.line())
+            line = self.uploads.line()
         except Retry:  # the reporter has told why
             return self.board.health().line()
-        return f"{self.board.health().line()}; {waiting} in the queue"
+        delayed = sum(standing.delayed for standing in line)
+        waiting = f"{len(line) - delayed} in the queue" + (f", {delayed} delayed" if delayed else "")
+        return f"{self.board.health().line()}; {waiting}"

@@ -44,8 +44,8 @@ def render(upload: Upload, position: int | None) -> dict[str, Any]:
         "state_name": upload.stage.state.name,
         "stage": str(upload.stage),
         "position": position,
-        **{key: data[key] for key in ("seen_at", "claimed_at", "started_at", "finished_at", "changes", "published")},
-        **{key: data[key] for key in ("already_published", "warnings", "problems", "log")},
+        **{key: data[key] for key in ("seen_at", "claimed_at", "due_at", "started_at", "finished_at")},
+        **{key: data[key] for key in ("changes", "published", "already_published", "warnings", "problems", "log")},
     }
 
 
@@ -92,10 +92,13 @@ class StatusFiles:
     # -- drawing ------------------------------------------------------------------------------------------------------
 
     def look_at_line(self) -> bool:
-        """Read from the journal who is on the way; True where anybody is. Raises ``Retry``."""
-        self._line = self._uploads.line()
-        self._positions = {number: ahead for ahead, (number, stage) in enumerate(self._line) if stage is Stage.QUEUED}
-        return any(stage is not Stage.RECEIVING for _, stage in self._line)
+        """Read from the journal who is on the way; True where anybody is who is not delayed. Raises ``Retry``."""
+        line = self._uploads.line()
+        self._line = [(one.id, one.stage) for one in line]
+        self._positions = {
+            one.id: ahead for ahead, one in enumerate(line) if one.stage is Stage.QUEUED and not one.delayed
+        }
+        return any(one.stage is not Stage.RECEIVING and not one.delayed for one in line)
 
     def draw(self, *, everything: bool, published: bool) -> None:
         """Read from the journal how those stand that are noted for now, or all that are noted. Raises ``Retry``.
@@ -148,7 +151,7 @@ class StatusFiles:
             raise failures[0]
 
     def _write(self, upload: Upload, is_newest: bool) -> None:
-        position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED else None
+        position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED and not upload.delayed else None
         members = {key: _json(value) for key, value in render(upload, position).items()}
         self._entries[upload.id] = (upload.stage, _entry(members))
         own = self._places.status_by_id(upload.id)

@@ -3,7 +3,7 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Inbox:
         self.ahead = self.wall_ahead = 0.0
         self.told: list[Upload] = []
         self.taking: list[Upload] = []
+        self.on_taking: Callable[[Sequence[Upload]], None] = self.taking.extend
         self.claimed: list[Upload] = []
         self.configure(**queue)
 
@@ -76,17 +77,30 @@ class Inbox:
             hints=self.hints,
             clock=lambda: datetime.now(UTC),
             on_change=self.told.append,
-            on_taking=self.taking.extend,
+            on_taking=self.on_taking,
             on_claimed=self.claimed.append,
         )
-        self.door = Door(self.queue, self.places, desk)
+        self.doors = [Door(folder, self.places, desk) for folder in self.queue.folders()]
+        self.door = self.doors[0]
 
     def look(self, *, after: float = 0.0) -> list[str]:
         """Let time pass, look, and name those that were taken."""
+        return self._look(self.doors[:1], after)
+
+    def look_everywhere(self, *, after: float = 0.0) -> list[str]:
+        """As :meth:`look`, and in the folders for delayed uploads too."""
+        return self._look(self.doors, after)
+
+    def _look(self, doors: Sequence[Door], after: float) -> list[str]:
         self.ahead += after
         before = len(self.claimed)
-        self.door.look(Moment(wall=time.time() + self.wall_ahead, monotonic=time.monotonic() + self.ahead))
+        moment = Moment(wall=time.time() + self.wall_ahead, monotonic=time.monotonic() + self.ahead)
+        for door in doors:
+            door.look(moment)
         return [upload.name for upload in self.claimed[before:]]
+
+    def faults(self) -> list[str]:
+        return [fault for door in self.doors for fault in door.faults]
 
     def fill(self, name: str, **files: bytes) -> Path:
         """A whole upload in a directory of that name."""

@@ -67,10 +67,10 @@ def test_what_goes_between_journal_and_rename_was_withdrawn(inbox: Inbox, monkey
     inbox.rename_in("job-2")
     real = fsio.rename
 
-    def withdraw_first(source: Path, target: Path) -> None:
-        if source.name == "job-1":
-            source.rename(inbox.folder / "gone")
-        real(source, target)
+    def withdraw_first(source: Path | str, target: Path | str, **descriptors: int) -> None:
+        if source == "job-1":
+            (inbox.path / source).rename(inbox.folder / "gone")
+        real(source, target, **descriptors)
 
     monkeypatch.setattr(fsio, "rename", withdraw_first)
     assert inbox.look() == ["job-2"]
@@ -85,10 +85,10 @@ def test_one_that_cannot_be_renamed_after_all_holds_up_nobody(
     inbox.rename_in("job-2")
     real = fsio.rename
 
-    def refuse_first(source: Path, target: Path) -> None:
-        if source.name == "job-1":
+    def refuse_first(source: Path | str, target: Path | str, **descriptors: int) -> None:
+        if source == "job-1":
             raise OSError(number, os.strerror(number))
-        real(source, target)
+        real(source, target, **descriptors)
 
     with monkeypatch.context() as patch:
         patch.setattr(fsio, "rename", refuse_first)
@@ -111,10 +111,10 @@ def test_a_flat_upload_that_cannot_be_moved_whole_stays_whole(inbox: Inbox, monk
     inbox.look()
     real = fsio.rename
 
-    def refuse_deb(source: Path, target: Path) -> None:
-        if source.name == "hello.deb":
+    def refuse_deb(source: Path | str, target: Path | str, **descriptors: int) -> None:
+        if source == "hello.deb":
             raise PermissionError(errno.EPERM, "Operation not permitted")
-        real(source, target)
+        real(source, target, **descriptors)
 
     with monkeypatch.context() as patch:
         patch.setattr(fsio, "rename", refuse_deb)

@@ -5,6 +5,7 @@ import pytest
 
 from incomingd.journal import Journal
 from incomingd.journal.catalogue import Catalogue
+from incomingd.journal.delays import Delays
 from incomingd.journal.uploads import Uploads
 
 
@@ -18,6 +19,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 @pytest.fixture
 def uploads(journal: Journal) -> Uploads:
     return Uploads(journal)
+
+
+@pytest.fixture
+def delays(journal: Journal) -> Delays:
+    return Delays(journal)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from incomingd.errors import Halt, Retry
 from incomingd.journal import Journal, schema
+from incomingd.journal.uploads import Uploads
 
 
 def test_it_is_marked_as_ours_and_durable(journal: Journal) -> None:
@@ -69,6 +70,22 @@ def test_migrations_go_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert db.execute("SELECT count(*) FROM later").fetchone()[0] == 0
         assert db.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
     journal.close()
+
+
+def test_uploads_of_the_first_form_have_no_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("incomingd.journal.MIGRATIONS", schema.MIGRATIONS[:1])
+        journal = Journal(tmp_path / "j.db")
+        with journal.writing() as db:
+            db.execute(
+                "INSERT INTO uploads (name, queue, kind, stage, sequence, seen_at)"
+                " VALUES ('job-1', 'default', 'flat', 'queued', 1, '2026-01-02T03:04:05.678Z')"
+            )
+        journal.close()
+    journal = Journal(tmp_path / "j.db")
+    (upload,) = Uploads(journal).head(10)
+    journal.close()
+    assert (upload.name, upload.delay, upload.due_at, upload.delayed) == ("job-1", None, None, False)
 
 
 def test_a_failed_transaction_leaves_nothing(journal: Journal) -> None:

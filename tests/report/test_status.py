@@ -28,6 +28,7 @@ def test_an_upload_has_its_files_from_the_first_sight_on(desk: Desk) -> None:
         "position": None,
         "seen_at": "2026-01-02T03:04:06.678Z",
         "claimed_at": None,
+        "due_at": None,
         "started_at": None,
         "finished_at": None,
         "changes": [],

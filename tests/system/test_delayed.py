@@ -1,0 +1,284 @@
+"""Delayed uploads, as dput and dput-ng send them: checked now, published when their days are over."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import clocked
+from tests.support.clients import Home
+from tests.support.instance import Instance, until
+from tests.support.keys import Keys
+from tests.support.sshd import Sshd, sshd
+from tests.support.uploads import Builder, Upload
+
+
+class Calendar:
+    """What day it is for the daemon."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.ahead(0.0)
+
+    def ahead(self, days: float) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_text(str(days))
+        new.replace(self.file)
+
+
+@pytest.fixture
+def calendar(tmp_path: Path) -> Calendar:
+    return Calendar(tmp_path / "days-ahead")
+
+
+@pytest.fixture
+def idle(idle: Instance, calendar: Calendar) -> Instance:
+    """An instance with delays of up to 7 days, whose clock the test moves."""
+    idle.set("incoming.default", delayed=7)
+    idle.set("service", scan_interval="200ms")
+    idle.prefix = (sys.executable, "-P", clocked.__file__, calendar.file)
+    return idle
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd") / "sshd") as one:
+        yield one
+
+
+@pytest.fixture
+def home(tmp_path: Path, builder: Builder, server: Sshd) -> Home:
+    return Home(tmp_path / "home", builder.keys.home, server)
+
+
+def stage(instance: Instance, name: str) -> str:
+    return str((instance.status(name) or {}).get("stage"))
+
+
+def delay(instance: Instance, upload: Upload, days: int) -> dict[str, Any]:
+    """Send it, flat, and wait until it waits."""
+    upload.send_flat(until(lambda: next(instance.incoming.glob(f"DELAYED/{days}-day"), None), "the folder"))
+    return waits(instance, upload.flat_name)
+
+
+def waits(instance: Instance, name: str) -> dict[str, Any]:
+    def status() -> dict[str, Any] | None:
+        found = instance.status(name)
+        assert not found or found["state"] < 3, found["problems"]
+        return found if found and found["stage"] == "queued" else None
+
+    found: dict[str, Any] = until(status, f"the delay of {name}")
+    assert found["position"] is None
+    return found
+
+
+def days_after_its_claim(status: dict[str, Any]) -> float:
+    due, claimed = (datetime.fromisoformat(status[key]) for key in ("due_at", "claimed_at"))
+    return (due - claimed) / timedelta(days=1)
+
+
+# -- the clients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["local", "scp"])
+@pytest.mark.parametrize("words", [("-e", "3"), ("--delayed=3",)], ids=" ".join)
+def test_dput(instance: Instance, home: Home, builder: Builder, method: str, words: tuple[str, ...]) -> None:
+    instance.set("incoming.default", settle="2s")
+    instance.reload()
+    until(lambda: "the new configuration is in force" in instance.log(), "the reload")
+    upload = builder.upload("hello", "1.0-1")
+    settings = {"method": method, "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
+    done = home.dput(*words, "archive", upload.changes, settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = waits(instance, upload.flat_name)
+    assert days_after_its_claim(status) == 3
+    assert status["changes"][0]["signed_by"] == builder.key
+
+
+def test_dput_with_a_delay_for_all_uploads(instance: Instance, home: Home, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    settings = {"method": "local", "incoming": instance.incoming, "fqdn": "localhost", "delayed": 7}
+    done = home.dput("archive", upload.changes, settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert days_after_its_claim(waits(instance, upload.flat_name)) == 7
+
+
+@pytest.mark.parametrize("method", ["local", "sftp", "scp"])
+def test_dput_ng(instance: Instance, home: Home, server: Sshd, builder: Builder, method: str) -> None:
+    instance.set("incoming.default", settle="2s")
+    instance.reload()
+    until(lambda: "the new configuration is in force" in instance.log(), "the reload")
+    upload = builder.upload("hello", "1.0-1")
+    profile = {
+        "method": method,
+        "incoming": str(instance.incoming),
+        "fqdn": "127.0.0.1",
+        "login": "root",
+        "port": server.port,
+        "scp_compress": False,
+        "allow_dcut": False,
+        "hooks": [],
+    }
+    done = home.dput_ng("dput", "--delayed", "3", "archive", upload.changes, profile=profile)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert days_after_its_claim(waits(instance, upload.flat_name)) == 3
+
+
+def test_0_day_is_published_at_once(instance: Instance, home: Home, builder: Builder) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    settings = {"method": "local", "incoming": instance.incoming, "fqdn": "localhost"}
+    assert home.dput("-e", "0", "archive", upload.changes, settings=settings).returncode == 0
+    status = instance.succeeded(upload.flat_name)
+    assert status["due_at"] == status["claimed_at"]
+
+
+def test_without_the_setting_dput_finds_no_such_folder(instance: Instance, home: Home, builder: Builder) -> None:
+    instance.set("incoming.default", delayed=2)
+    upload = builder.upload("hello", "1.0-1")
+    settings = {"method": "local", "incoming": instance.incoming / "elsewhere", "fqdn": "localhost"}
+    assert home.dput("-e", "3", "archive", upload.changes, settings=settings).returncode != 0
+
+
+# -- what becomes of them ---------------------------------------------------------------------------------------------
+
+
+def test_it_is_published_when_it_is_due_and_holds_up_nobody(
+    instance: Instance, builder: Builder, calendar: Calendar
+) -> None:
+    late = builder.upload("late", "1.0-1")
+    status = delay(instance, late, 3)
+    assert status["log"][-1]["message"] == f"checked; delayed until {status['due_at']}"
+    other = instance.succeeded(builder.upload("other", "1.0-1").send_directory(instance.incoming))
+    assert other["due_at"] is None
+    calendar.ahead(2.9)
+    instance.succeeded(builder.upload("another", "1.0-1").send_directory(instance.incoming))
+    assert stage(instance, late.flat_name) == "queued"
+    assert not list(instance.archive.glob("pool/main/l/late/*"))
+    calendar.ahead(3.1)
+    done = instance.succeeded(late.flat_name)
+    assert (done["due_at"], done["claimed_at"]) == (status["due_at"], status["claimed_at"])
+    assert any("it is due" in line["message"] for line in done["log"])
+    assert instance.stop() == 0
+    assert instance.ctl("fsck", "--deep").stdout == ""
+
+
+def test_problems_are_told_at_once(instance: Instance, builder: Builder) -> None:
+    upload = builder.upload("late", "1.0-1", key=None)
+    until(lambda: list(instance.incoming.glob("DELAYED/7-day")), "the folder")
+    upload.send_flat(instance.incoming / "DELAYED/7-day")
+    assert instance.failed(upload.flat_name) == ["unsigned"]
+
+
+def test_those_that_become_due_are_published_in_that_order(
+    instance: Instance, builder: Builder, calendar: Calendar
+) -> None:
+    """Of two versions the newer one was sent first, to be published last."""
+    assert instance.ctl("hold").returncode == 0
+    newer, older, now = (builder.upload("hello", version) for version in ("1.2-1", "1.1-1", "1.0-1"))
+    delay(instance, newer, 5)
+    delay(instance, older, 2)
+    now.send_flat(instance.incoming)
+    until(lambda: stage(instance, now.flat_name) == "queued", "the queue")
+    calendar.ahead(5.1)
+    until(lambda: [(instance.status(u.flat_name) or {})["position"] for u in (now, older, newer)] == [0, 1, 2])
+    assert instance.ctl("release").returncode == 0
+    generations = [
+        instance.succeeded(upload.flat_name)["published"]["suites"]["stable"]["generation"]
+        for upload in (now, older, newer)
+    ]
+    assert generations == sorted(generations)
+    versions = [row["version"] for row in json.loads(instance.ctl("list", "stable", "--json").stdout)]
+    assert versions == ["1.2-1"]
+
+
+def test_what_depends_on_the_archive_is_decided_when_it_is_due(
+    instance: Instance, builder: Builder, calendar: Calendar
+) -> None:
+    late = builder.upload("hello", "1.0-1")
+    delay(instance, late, 3)
+    instance.succeeded(builder.upload("hello", "2.0-1").send_directory(instance.incoming))
+    calendar.ahead(4)
+    assert instance.failed(late.flat_name) == ["version-not-newer"]
+
+
+def test_a_key_that_is_not_trusted_any_more(
+    instance: Instance, builder: Builder, calendar: Calendar, keys: Keys
+) -> None:
+    key = keys.make("Mark Leaving")
+    assert instance.ctl("trust", keys.public(key)).returncode == 0
+    late = builder.upload("late", "1.0-1", key=key)
+    delay(instance, late, 3)
+    assert instance.ctl("untrust", key).returncode == 0
+    calendar.ahead(4)
+    assert instance.failed(late.flat_name) == ["unknown-key"]
+
+
+def test_a_restart_and_a_kill(instance: Instance, builder: Builder, calendar: Calendar) -> None:
+    late, later = builder.upload("late", "1.0-1"), builder.upload("later", "1.0-1")
+    before = delay(instance, late, 3), delay(instance, later, 5)
+    assert instance.stop() == 0
+    instance.start()
+    instance.kill()
+    instance.start()
+    for upload, status in zip((late, later), before, strict=True):
+        until(lambda upload=upload: stage(instance, upload.flat_name) == "queued", "the queue")
+        assert waits(instance, upload.flat_name)["due_at"] == status["due_at"]
+    instance.kill()
+    calendar.ahead(4)  # due while no daemon ran
+    instance.start()
+    instance.succeeded(late.flat_name)
+    assert waits(instance, later.flat_name)["due_at"] == before[1]["due_at"]
+
+
+def test_a_kill_when_it_has_just_become_due(instance: Instance, builder: Builder, calendar: Calendar) -> None:
+    late = builder.upload("late", "1.0-1")
+    delay(instance, late, 3)
+    calendar.ahead(3.5)
+    until(lambda: "it is due" in instance.log(), "the day")
+    instance.kill()
+    instance.start()
+    instance.succeeded(late.flat_name)
+
+
+def test_once_does_not_wait_for_it(idle: Instance, builder: Builder, calendar: Calendar) -> None:
+    assert idle.run("incomingd", "--once").returncode == 0  # makes the folders
+    late = builder.upload("late", "1.0-1")
+    late.send_flat(idle.incoming / "DELAYED/3-day")
+    assert idle.run("incomingd", "--once").returncode == 0
+    assert stage(idle, late.flat_name) == "queued"
+    calendar.ahead(3.1)
+    assert idle.run("incomingd", "--once").returncode == 0
+    idle.succeeded(late.flat_name)
+
+
+def test_an_operator_is_told_and_can_cancel_and_retry(instance: Instance, builder: Builder, calendar: Calendar) -> None:
+    late = builder.upload("late", "1.0-1")
+    due_at = delay(instance, late, 3)["due_at"]
+    shown = instance.ctl("queue").stdout
+    assert re.search(rf"{late.flat_name} .*queued .*{due_at[:19]}Z", shown), shown
+    assert f"due {due_at}" in instance.ctl("status", late.flat_name).stdout
+    until(lambda: due_at in instance.ctl("status").stdout, "the index")
+    given_up = instance.ctl("wait", late.flat_name, "--timeout", "0")
+    assert (given_up.returncode, f"due {due_at}" in given_up.stderr) == (3, True)
+    assert instance.ctl("cancel", late.flat_name).returncode == 0
+    assert instance.failed(late.flat_name) == ["upload-cancelled"]
+    done = instance.ctl("retry", late.flat_name)
+    assert done.returncode == 0, done.stderr
+    until(lambda: stage(instance, late.flat_name) == "queued", "the queue")
+    assert days_after_its_claim(waits(instance, late.flat_name)) == 3
+
+
+def test_the_setting_is_taken_up_by_a_reload(instance: Instance, builder: Builder, calendar: Calendar) -> None:
+    late = builder.upload("late", "1.0-1")
+    delay(instance, late, 7)
+    instance.set("incoming.default", delayed=0)
+    instance.reload()
+    until(lambda: "the new configuration is in force" in instance.log(), "the reload")
+    calendar.ahead(7.1)
+    instance.succeeded(late.flat_name)  # what was taken before is published all the same
+    assert not (instance.incoming / "DELAYED").exists()
