@@ -42,6 +42,13 @@ def rows(client: str) -> list[Row]:
     return found
 
 
+def delayed() -> list[tuple[str, tuple[str, ...]]]:
+    """The table of delayed uploads: by which client, and what is typed."""
+    lines = _PAGE.read_text().partition("| who delays it |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [(client, tuple(re.findall(r"`([^`]*)`", how))) for client, how in cells]
+
+
 def dput_settings() -> dict[str, Any]:
     """What is in ~/.dput.cf."""
     parser = ConfigParser()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import clocked
+from tests.support.client_docs import delayed
 from tests.support.clients import Home
 from tests.support.instance import Instance, until
 from tests.support.keys import Keys
@@ -85,48 +86,39 @@ def days_after_its_claim(status: dict[str, Any]) -> float:
 # -- the clients ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["local", "scp"])
-@pytest.mark.parametrize("words", [("-e", "3"), ("--delayed=3",)], ids=" ".join)
-def test_dput(instance: Instance, home: Home, builder: Builder, method: str, words: tuple[str, ...]) -> None:
-    instance.set("incoming.default", settle="2s")
-    instance.reload()
-    until(lambda: "the new configuration is in force" in instance.log(), "the reload")
-    upload = builder.upload("hello", "1.0-1")
-    settings = {"method": method, "incoming": instance.incoming, "fqdn": "127.0.0.1", "login": "root"}
-    done = home.dput(*words, "archive", upload.changes, settings=settings)
+@pytest.fixture
+def patient(idle: Instance) -> Instance:
+    """With the settle time that is the default: dput logs in a second time, to set modes."""
+    idle.set("incoming.default", settle="2s")
+    idle.start()
+    return idle
+
+
+WAYS = {"dput": ("local", "scp", "rsync"), "dput-ng": ("local", "scp", "sftp")}
+ROWS = [
+    pytest.param(client, typed, method, id=f"{client}-{method}")
+    for client, typed in delayed()
+    for method in WAYS[client.partition(",")[0]]
+]
+
+
+@pytest.mark.parametrize(("client", "typed", "method"), ROWS)
+def test_every_row_of_the_table(
+    patient: Instance, home: Home, server: Sshd, builder: Builder, client: str, typed: tuple[str, ...], method: str
+) -> None:
+    upload = builder.upload("hello", "1.0-1", source="quilt")
+    there = {"incoming": str(patient.incoming), "fqdn": "127.0.0.1", "login": "root", "method": method}
+    program, *words = typed[-1].split()
+    words[-1] = str(upload.changes)
+    if client.startswith("dput-ng"):
+        done = home.dput_ng(program, *words, profile=there | {"port": server.port})
+    else:
+        more = dict(line.split(" = ") for line in typed[:-1] if "=" in line)
+        done = home.dput(*words, settings=there | more)
     assert done.returncode == 0, done.stdout + done.stderr
-    status = waits(instance, upload.flat_name)
+    status = waits(patient, upload.flat_name)
     assert days_after_its_claim(status) == 3
     assert status["changes"][0]["signed_by"] == builder.key
-
-
-def test_dput_with_a_delay_for_all_uploads(instance: Instance, home: Home, builder: Builder) -> None:
-    upload = builder.upload("hello", "1.0-1")
-    settings = {"method": "local", "incoming": instance.incoming, "fqdn": "localhost", "delayed": 7}
-    done = home.dput("archive", upload.changes, settings=settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert days_after_its_claim(waits(instance, upload.flat_name)) == 7
-
-
-@pytest.mark.parametrize("method", ["local", "sftp", "scp"])
-def test_dput_ng(instance: Instance, home: Home, server: Sshd, builder: Builder, method: str) -> None:
-    instance.set("incoming.default", settle="2s")
-    instance.reload()
-    until(lambda: "the new configuration is in force" in instance.log(), "the reload")
-    upload = builder.upload("hello", "1.0-1")
-    profile = {
-        "method": method,
-        "incoming": str(instance.incoming),
-        "fqdn": "127.0.0.1",
-        "login": "root",
-        "port": server.port,
-        "scp_compress": False,
-        "allow_dcut": False,
-        "hooks": [],
-    }
-    done = home.dput_ng("dput", "--delayed", "3", "archive", upload.changes, profile=profile)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert days_after_its_claim(waits(instance, upload.flat_name)) == 3
 
 
 def test_0_day_is_published_at_once(instance: Instance, home: Home, builder: Builder) -> None:
