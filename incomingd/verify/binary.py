@@ -234,7 +234,7 @@ def _against_changes(stanza: Stanza, package: BinaryPackage, context: BinaryCont
             f"and the .changes has {context.version}",
             file=name,
         )
-    if context.source and package.source != context.source:
+    if context.source and package.source and package.source != context.source:
         yield rules.DEB_SOURCE_MISMATCH.problem(
             f"its source is {plain(package.source)}, and the .changes is of {context.source}", file=name
         )

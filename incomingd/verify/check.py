@@ -275,7 +275,7 @@ class _OneChanges:
             elif kind is Kind.DSC:
                 found = self._source(changes, row, sealed)
                 sources += found
-                unread |= not found
+                unread |= not any(source.files for source in found)
             elif kind is Kind.BUILDINFO:
                 self._buildinfo(row)
                 others.append(sealed)

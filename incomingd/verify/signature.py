@@ -88,6 +88,12 @@ class Verifier:
         return signed
 
     def _unknown(self, key: str, file: str) -> Problem:
+        # gpg leaves subkeys that have expired out of the keyring that it exports for gpgv.
+        uploader, own = self.keys.find(key) or (None, None)
+        if uploader and own:
+            for one in (uploader.primary, own):
+                if over := self._key_problem(one, signing=one is own, file=file):
+                    return over
         return rules.UNKNOWN_KEY.problem(f"it is signed by the key {plain(key)}, which is not trusted", file=file)
 
     def _known(self, text: bytes, valid: list[str], file: str) -> Signed:

@@ -102,6 +102,8 @@ def _file_set(stanza: Stanza, rows: tuple[Row, ...], file: str) -> Iterator[Prob
     """Which files a format is made of (dpkg-source(1), "SOURCE PACKAGE FORMATS")."""
     source, version = stanza.get("Source"), without_epoch(stanza.get("Version"))
     upstream = version.rpartition("-")[0] or version
+    if not source or not version or not rows:  # which is told, and then nobody can say what would fit
+        return
     names = [row.name for row in rows]
     kinds = [_kind(name, source, version, upstream) for name in names]
     for name, kind in zip(names, kinds, strict=True):

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -325,11 +326,11 @@ _SOUND = (
 class Keys:
     """The people of these tests and their keys, in a gnupg home with an agent of its own.
 
-    ada, bob (with a subkey that signs) and rsa are trusted; eve (expired), ron (revoked) and dan (disabled) were;
-    mallory never was.
+    ada, bob (with a subkey that signs) and rsa are trusted; eve (expired), ron (revoked) and dan (disabled) were, and
+    so were sue and tom, of whom only the subkeys that sign are over (expired, revoked); mallory never was.
     """
 
-    PEOPLE = ("ada", "bob", "rsa", "eve", "ron", "dan", "mallory")
+    PEOPLE = ("ada", "bob", "sue", "tom", "rsa", "eve", "ron", "dan", "mallory")
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "people"
@@ -339,18 +340,17 @@ class Keys:
             expiry = "1y" if name == "eve" else "never"
             # Only with RSA does gpg make signatures with any digest.
             kind = "rsa2048" if name == "rsa" else "ed25519"
-            usage = "cert" if name == "bob" else "sign"
+            usage = "cert" if name in ("bob", "sue", "tom") else "sign"
             who = f"{name.title()} Tester <{name}@example.org>"
             self.gpg(*_LONG_AGO, "--quick-generate-key", who, kind, usage, expiry)
             self.fingerprints[name] = self._fingerprints(name)[0]
-        self.gpg(
-            *(*_LONG_AGO, "--quick-add-key"),
-            *(self.fingerprints["bob"], "ed25519", "sign", "never"),
-        )
-        self.fingerprints["bob-subkey"] = self._fingerprints("bob")[1]
+        for name, expiry in (("bob", "never"), ("sue", "1y"), ("tom", "never")):
+            self.gpg(*_LONG_AGO, "--quick-add-key", self.fingerprints[name], "ed25519", "sign", expiry)
+            self.fingerprints[f"{name}-subkey"] = self._fingerprints(name)[1]
         self.keyring = Keyring(folder / "trusted" / "gnupg")
         self.keyring.trust(b"".join(self.public(name) for name in self.PEOPLE if name != "mallory"))
         self._revoke("ron")
+        self._revoke_subkey("tom", folder / "later")
         self._disable("dan")
         self.keyring.prepare()
 
@@ -373,6 +373,17 @@ class Keys:
         certificate = certificate[certificate.index(":-----BEGIN") + 1 :]
         command = ["gpg", "--homedir", str(self.keyring.home), "--batch", "--no-autostart", "--import"]
         subprocess.run(command, input=certificate.encode(), capture_output=True, check=True)
+
+    def _revoke_subkey(self, name: str, later: Path) -> None:
+        """In a copy of the home: here it goes on signing."""
+        shutil.copytree(self.home, later, ignore=shutil.ignore_patterns("S.*"))
+        command = ["gpg", "--homedir", str(later), "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""]
+        answers = b"key 1\nrevkey\ny\n0\n\ny\nsave\n"
+        edit = [*command, "--command-fd", "0", "--edit-key", self.fingerprints[name]]
+        subprocess.run(edit, input=answers, capture_output=True, check=True)
+        found = subprocess.run([*command, "--export", self.fingerprints[name]], capture_output=True, check=True)
+        self.keyring.trust(found.stdout)
+        subprocess.run(["gpgconf", "--homedir", str(later), "--kill", "gpg-agent"], capture_output=True)
 
     def _disable(self, name: str) -> None:
         command = ["gpg", "--homedir", str(self.keyring.home), "--no-autostart", "--command-fd", "0", "--no-tty"]

@@ -85,7 +85,7 @@ def row(name: str, code: str, *, also: tuple[str, ...] = (), warning: bool = Fal
 # -- what alters an upload --------------------------------------------------------------------------------------------
 
 DEB, DSC, ORIG = "hello_1.0-1_amd64.deb", "hello_1.0-1.dsc", "hello_1.0.orig.tar.gz"
-CHANGES = "hello_1.0-1_amd64.changes"
+CHANGES, BUILDINFO = "hello_1.0-1_amd64.changes", "hello_1.0-1_amd64.buildinfo"
 
 
 def rename(old: str, new: str) -> Callable[[dict[str, bytes]], Any]:
@@ -174,6 +174,7 @@ def orig(*members: tuple[str, Any], **options: Any) -> Callable[[dict[str, bytes
     return gain(ORIG, tar(("hello-1.0/hello.c", b""), *members, **options))
 
 
+SIGNED_BADLY = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nFormat: 1.0\n-----BEGIN PGP SIGNATURE-----\n"
 BINARY = {"sourceful": False}
 SOURCE = {"binary": False, "suffix": "source"}
 GONE = {f"no{n}_1_amd64.deb": b"" for n in range(300)}
@@ -183,6 +184,9 @@ GONE = {f"no{n}_1_amd64.deb": b"" for n in range(300)}
 row("a name with a colon", "bad-file-name", listed=gain("a:b.deb"), sent=lose("a:b.deb"))
 row("a name with a leading dash", "bad-file-name", listed=gain("-rf.deb"), sent=lose("-rf.deb"))
 row("a name of 256 bytes", "bad-file-name", listed=gain("a" * 252 + ".deb"), sent=lambda f: f.pop("a" * 252 + ".deb"))
+row("a name with a slash", "bad-file-name", listed=gain("a/b.deb"), sent=lose("a/b.deb"))
+row("a name with a leading dot", "bad-file-name", listed=gain(".b.deb"), sent=lose(".b.deb"))
+row("a name outside of ASCII", "bad-file-name", listed=gain("ä.deb"), sent=lose("ä.deb"))
 row("no .changes", "no-changes", sent=lose(CHANGES))
 row(
     "two .changes, one allowed",
@@ -198,6 +202,12 @@ row(
     **BINARY,
 )
 row("a .dsc too large", "text-too-large", dsc=put("X-Odd", "y" * 5000), settings={"checks.max_text_file": 4000})
+row(
+    "a .buildinfo too large",
+    "text-too-large",
+    listed=gain(BUILDINFO, b"Format: 1.0\n" + b"A: b\n" * 1000),
+    settings={"checks.max_text_file": 4000},
+)
 row("too large for the suite", "text-too-large", settings={"suites.stable.checks.max_text_file": 500}, **BINARY)
 
 # -- signature --------------------------------------------------------------------------------------------------------
@@ -214,6 +224,8 @@ row("text after the block", "text-outside-signature", signed=add(b"Source: evil\
 row("a key that nobody trusts", "unknown-key", by="mallory")
 row("a key that has expired", "expired-key", by="eve", made="20200601T000000!")
 row("a key that is revoked", "revoked-key", by="ron")
+row("a subkey that has expired", "expired-key", by="sue", made="20200601T000000!")
+row("a subkey that is revoked", "revoked-key", by="tom")
 row("a key that is disabled", "revoked-key", by="dan")
 row("a signature with SHA-1", "weak-digest", by="rsa", options=("--digest-algo", "SHA1"))
 row("a signature with RIPEMD-160", "weak-digest", by="rsa", options=("--digest-algo", "RIPEMD160"))
@@ -261,6 +273,8 @@ row("a field twice in a .dsc", "repeated-field", dsc=lead("source: hello\n"))
 row("a field twice in a control file", "repeated-field", control=lead("package: hello\n"))
 row("a line of 65 KiB", "text-limit", dsc=put("X-Odd", "a" * 66560))
 row("1,100 fields", "text-limit", changes=lead("".join(f"X-{n}: a\n" for n in range(1100))))
+row("a .changes without Architecture", "missing-field", changes=drop("Architecture"), also=("architecture-mismatch",))
+row("a .changes without Binary", "missing-field", changes=drop("Binary"), also=("binary-not-listed",))
 for name in ("Format", "Date", "Source", "Version", "Distribution", "Maintainer", "Changes", "Description"):
     row(f"a .changes without {name}", "missing-field", changes=drop(name))
 row("a .changes with an empty field", "missing-field", changes=put("Distribution", ""))
@@ -270,9 +284,12 @@ row(
     "missing-field",
     changes=drop("Checksums-Sha256"),
 )
+row("a .dsc without SHA256", "missing-field", dsc=drop("Checksums-Sha256"))
+row("a .dsc without Source", "missing-field", dsc=drop("Source"))
+row("a .dsc without Version", "missing-field", dsc=drop("Version"))
 for name in ("Format", "Maintainer", "Architecture"):
     row(f"a .dsc without {name}", "missing-field", dsc=drop(name))
-for name in ("Maintainer", "Description"):
+for name in ("Package", "Version", "Architecture", "Maintainer", "Description"):
     row(f"a control file without {name}", "missing-field", control=drop(name))
 
 # -- .changes ---------------------------------------------------------------------------------------------------------
@@ -291,6 +308,7 @@ row("a .dsc's maintainer without address", "bad-address", dsc=put("Maintainer", 
 row("a date that is none", "bad-date", changes=put("Date", "today"))
 row("a bug that is no number", "bad-closes", changes=lead("Closes: 123 one\n"))
 row("a .changes of another name", "changes-file-name", sent=rename(CHANGES, "hello_1.0-2_amd64.changes"))
+row("a .changes of another source", "changes-file-name", sent=rename(CHANGES, "other_1.0-1_amd64.changes"))
 row("a row that lacks a column", "bad-file-list", changes=match(r"^ [0-9a-f]{40} \d+ hello", " hello"))
 row("a digest that is none", "bad-file-list", changes=match(r"^ [0-9a-f]{40} ", " xyz "))
 row("a size that is none", "bad-file-list", changes=match(r"^( [0-9a-f]{40}) \d+", r"\1 -1"))
@@ -308,11 +326,15 @@ row("a .deb that grew", "size-mismatch", sent=alter(DEB, add(b"\n")))
 row("a .deb with another byte", "checksum-mismatch", sent=alter(DEB, flip(200)))
 row("a wrong SHA-1", "checksum-mismatch", changes=match(r"^ [0-9a-f]{40} ", f" {'0' * 40} "))
 row("a wrong MD5", "checksum-mismatch", changes=match(r"^ [0-9a-f]{32} ", f" {'0' * 32} "))
+row("a wrong SHA-256", "checksum-mismatch", changes=match(r"^ [0-9a-f]{64} (.*deb)", rf" {'0' * 64} \1"))
 row("a file for nobody", "byhand", listed=gain("hello_1.0-1_notes.txt"))
 row("an installer image", "byhand", listed=gain("hello_1.0-1_amd64.iso"))
 row("an unknown section", "unknown-section", section="oddities")
 row("an unknown priority", "unknown-priority", changes=lambda text: text.replace(" optional ", " urgent "))
 row("source without the word", "architecture-mismatch", changes=put("Architecture", "amd64"))
+row(
+    "two .dsc", "architecture-mismatch", listed=lambda f: f.update({"hello_1.0-2.dsc": f[DSC]}), also=("dsc-file-name",)
+)
 row("the word without source", "architecture-mismatch", changes=put("Architecture", "source amd64"), **BINARY)
 row("an architecture without binary", "architecture-mismatch", changes=put("Architecture", "source amd64 all"))
 row("a binary without its architecture", "architecture-mismatch", changes=put("Architecture", "source"))
@@ -339,11 +361,28 @@ row("source, binaries only", "key-not-allowed", settings={"uploaders": [{"key": 
 # -- source packages --------------------------------------------------------------------------------------------------
 
 row("a .dsc of another version", "dsc-field-mismatch", dsc=put("Version", "1:1.0-1"))
+row("a .dsc of another source", "dsc-field-mismatch", dsc=put("Source", "other"), also=("source-file-set",))
 row("a .dsc of another name", "dsc-file-name", listed=rename(DSC, "hello_1.0-2.dsc"))
 row("a format that is not allowed", "source-format", settings={"checks.source_formats": ["3.0 (native)"]})
 row("a format that nobody knows", "source-format", dsc=put("Format", "3.0 (git)"))
 row("quilt without orig", "source-file-set", tarballs=lose(ORIG))
 row("quilt with two origs", "source-file-set", tarballs=gain("hello_1.0.orig.tar.bz2", tar(("a", b""), form="bz2")))
+row("quilt without its debian.tar", "source-file-set", tarballs=lose("hello_1.0-1.debian.tar.xz"))
+row("quilt with two debian.tars", "source-file-set", tarballs=gain("hello_1.0-1.debian.tar.gz", tar(("debian/a", b""))))
+row(
+    "quilt with a component twice",
+    "source-file-set",
+    components=True,
+    tarballs=gain("hello_1.0.orig-doc.tar.bz2", tar(("doc/a", b""), form="bz2")),
+)
+row(
+    "native with two tarballs",
+    "source-file-set",
+    form="3.0 (native)",
+    version="1.0",
+    tarballs=gain("hello_1.0.tar.gz", tar(("hello-1.0/a", b""))),
+)
+row("1.0 with an orig and no diff", "source-file-set", form="1.0", tarballs=lose("hello_1.0-1.diff.gz"))
 row("quilt with a diff", "source-file-set", tarballs=gain("hello_1.0-1.diff.gz", gzip.compress(b"x")))
 row("native with orig", "source-file-set", form="3.0 (native)", version="1.0", tarballs=orig())
 row("1.0 with an xz tarball", "source-file-set", dsc=put("Format", "1.0"), version="1.0", form="3.0 (native)")
@@ -391,11 +430,8 @@ row(
     dsc_signed=lambda d: d.replace(b"debhelper", b"evilhelper"),
 )
 row("a .dsc with text before it", "text-outside-signature", dsc_by="ada", dsc_signed=lead(b"Package: evil\n"))
-row(
-    "a .buildinfo of two stanzas",
-    "not-one-stanza",
-    listed=gain("hello_1.0-1_amd64.buildinfo", b"Format: 1.0\n\nA: b\n"),
-)
+row("a .buildinfo of two stanzas", "not-one-stanza", listed=gain(BUILDINFO, b"Format: 1.0\n\nA: b\n"))
+row("a .buildinfo with a signature that is cut off", "not-one-signature", listed=gain(BUILDINFO, SIGNED_BADLY))
 
 # -- binary packages --------------------------------------------------------------------------------------------------
 
