@@ -53,7 +53,7 @@ BAD_UPLOAD_NAME = _rule(
 BAD_FILE_NAME = _rule(
     "bad-file-name",
     "A file's name is a letter or digit, then letters, digits and . + ~ _ -, at most 255 bytes, ASCII.",
-    "give the file a name as dpkg does",
+    "name it with letters, digits and . + ~ _ - only, the first a letter or digit, as dpkg does",
 )
 NOT_REGULAR_FILE = _rule(
     "not-regular-file",
@@ -158,7 +158,7 @@ WEAK_DIGEST = _rule(
 FUTURE_SIGNATURE = _rule(
     "future-signature",
     "A signature is not made more than 24 h in the future.",
-    "set the clock of the machine that signs, and sign again",
+    "set the clock of the machine that signs, and sign again: at most 24 h ahead are allowed",
 )
 EXPIRED_SIGNATURE = _rule(
     "expired-signature", "A signature with an end of its own is used before that.", "sign the file again"
@@ -188,29 +188,41 @@ REPEATED_FIELD = _rule(
 TEXT_LIMIT = _rule(
     "text-limit",
     "A stanza has at most 1,000 fields, and a line at most 64 KiB.",
-    "shorten it",
+    "shorten it: a stanza has at most 1,000 fields, a line 64 KiB",
 )
 MISSING_FIELD = _rule("missing-field", "The fields that the format requires are there.", "add the field")
 
 _section(".changes")
-BAD_FORMAT = _rule("bad-format", "Format is 1.8 (1.7 is read).", "write it with dpkg-genchanges", "deb-changes(5)")
+BAD_FORMAT = _rule(
+    "bad-format", "Format is 1.8 (1.7 is read).", "write it with dpkg-genchanges, as Format 1.8", "deb-changes(5)"
+)
 BAD_PACKAGE_NAME = _rule(
     "bad-package-name",
     "A package's name is lower-case letters, digits and + - . , at least two, the first a letter or digit.",
-    "rename the package",
+    "rename the package: two or more lower-case letters, digits and + - . are a name",
     "Debian Policy 5.6.1, 5.6.7",
 )
 BAD_VERSION = _rule(
-    "bad-version", "A version is [epoch:]upstream[-revision].", "correct the version", "Debian Policy 5.6.12"
+    "bad-version",
+    "A version is [epoch:]upstream[-revision].",
+    "write it as [epoch:]upstream[-revision], the upstream version beginning with a digit",
+    "Debian Policy 5.6.12",
 )
 BAD_ADDRESS = _rule(
     "bad-address",
     "Maintainer and Changed-By are a name and an address: Name <user@host>.",
-    "correct the field",
+    "write it as Name <user@host>",
     "Debian Policy 5.6.2",
 )
-BAD_DATE = _rule("bad-date", "Date is an RFC 5322 date.", "write it with dpkg-genchanges", "deb-changes(5)")
-BAD_CLOSES = _rule("bad-closes", "Closes lists bug numbers.", "correct the changelog", "deb-changes(5)")
+BAD_DATE = _rule(
+    "bad-date",
+    "Date is an RFC 5322 date.",
+    "write it as dpkg-genchanges does: Sun, 01 Mar 2026 11:00:00 +0000",
+    "deb-changes(5)",
+)
+BAD_CLOSES = _rule(
+    "bad-closes", "Closes lists bug numbers.", "list bug numbers in the changelog, and nothing else", "deb-changes(5)"
+)
 CHANGES_FILE_NAME = _rule(
     "changes-file-name",
     "A .changes is named SOURCE_VERSION_SUFFIX.changes, without the epoch.",
@@ -220,7 +232,7 @@ CHANGES_FILE_NAME = _rule(
 BAD_FILE_LIST = _rule(
     "bad-file-list",
     "Each row of Files and Checksums-* has its columns: a digest in hex, a size, and a name.",
-    "write it with dpkg-genchanges",
+    "write it with dpkg-genchanges: digest, size and name in each row, in Files section and priority, too",
     "deb-changes(5)",
 )
 FILE_LISTS_DIFFER = _rule(
@@ -238,18 +250,21 @@ CHECKSUM_MISMATCH = _rule(
     "checksum-mismatch", "Each file has every digest that is listed.", "build and sign again, or send the file again"
 )
 BYHAND = _rule(
-    "byhand", "Each file is of a kind that the archive can hold.", "leave the file out of the .changes", "dak"
+    "byhand",
+    "Each file is of a kind that the archive can hold.",
+    "leave it out of the .changes: packages, .dsc, tarballs with their .asc, .diff.gz and .buildinfo are taken",
+    "dak",
 )
 UNKNOWN_SECTION = _rule(
     "unknown-section",
     "A file's section is one that is known.",
-    "correct Section in debian/control",
+    "use a section of Debian Policy 2.4, or have the operator add it to extra_sections",
     "Debian Policy 2.4",
 )
 UNKNOWN_PRIORITY = _rule(
     "unknown-priority",
     "A file's priority is required, important, standard, optional or extra.",
-    "correct Priority in debian/control",
+    "have Priority in debian/control be required, important, standard, optional or extra",
     "Debian Policy 2.5",
 )
 ARCHITECTURE_MISMATCH = _rule(
@@ -303,7 +318,7 @@ SOURCE_FILE_MISMATCH = _rule(
 BAD_RELATION = _rule(
     "bad-relation",
     "Dependency fields parse, are not empty, and Provides is versioned with = only.",
-    "correct debian/control",
+    "write each as package, or package (operator version) with << <= = >= >>, in Provides only =",
     "Debian Policy 7.1",
 )
 BAD_TAR = _rule(
@@ -326,7 +341,7 @@ _section("Binary packages")
 BAD_DEB = _rule(
     "bad-deb",
     "A .deb is an ar archive of debian-binary 2.x, control.tar and data.tar, whole, with nothing else.",
-    "build again with dpkg-deb",
+    "build again with dpkg-deb: debian-binary 2.x, control.tar and data.tar, whole, and nothing else",
     "deb(5)",
 )
 BAD_COMPRESSION = _rule(
@@ -338,7 +353,7 @@ BAD_COMPRESSION = _rule(
 BAD_CONTROL_ARCHIVE = _rule(
     "bad-control-archive",
     "control.tar holds exactly one control file, and opens within limits.",
-    "build again with dpkg-deb",
+    "build again with dpkg-deb, which puts one control file of at most 1 MiB there",
     "deb(5)",
 )
 BAD_CONTROL_FILE = _rule(
@@ -367,13 +382,18 @@ BINARY_NOT_LISTED = _rule(
     "binary-not-listed", "Each binary stands in the .changes' Binary field.", "write it with dpkg-genchanges"
 )
 BAD_BINARY_ARCHITECTURE = _rule(
-    "bad-binary-architecture", "A binary's Architecture is one word, all or a real one.", "build again"
+    "bad-binary-architecture",
+    "A binary's Architecture is one word, all or a real one.",
+    "build it for one architecture, or for all",
 )
 SECTION_MISMATCH = _rule(
     "section-mismatch", "A binary's Section is that of the .changes.", "write it with dpkg-genchanges"
 )
 FUTURE_TIMESTAMP = _rule(
-    "future-timestamp", "Nothing in a .deb is dated more than 24 h ahead.", "set the clock, and build again", "dak"
+    "future-timestamp",
+    "Nothing in a .deb is dated more than 24 h ahead.",
+    "set the clock, and build again: at most 24 h ahead are allowed",
+    "dak",
 )
 
 _section("The archive, in order")

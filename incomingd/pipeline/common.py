@@ -70,6 +70,8 @@ class Common:
         ended = list(uploads)
         for upload in ended:
             log.info("%s: %s", upload, upload.log[-1].message)
+            for problem in upload.problems:
+                log.info("%s: %s: %s [%s]", upload, problem.file or "the upload", problem.message, problem.code)
             self.rejections += upload.stage is not Stage.PUBLISHED
         self.tell(*ended)
         for upload in ended:

@@ -164,8 +164,10 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
         name for name in Digests.__slots__ if getattr(row.digests, name) not in ("", getattr(there.digests, name))
     ]
     if there.size != row.size or differs:
-        what = f"{there.size} bytes, listed {row.size}" if there.size != row.size else f"another {differs[0]}"
-        yield rules.SOURCE_FILE_MISMATCH.problem(f"it has {what} in {dsc}", file=row.name)
+        name = differs[0] if there.size == row.size else ""
+        found, listed = (getattr(d, name) for d in (there.digests, row.digests)) if name else (there.size, row.size)
+        what = f"its {name.upper()} is {found}" if name else f"it has {found} bytes"
+        yield rules.SOURCE_FILE_MISMATCH.problem(f"{what}, and {dsc} lists {listed}", file=row.name)
         return
     match = re.search(rf"{_COMPRESSED}$", row.name)
     if match:

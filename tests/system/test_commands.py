@@ -114,6 +114,21 @@ def test_a_ci_job_learns_why_its_upload_failed(instance: Instance, builder: Buil
     assert "[unsigned]" in instance.ctl("show", bad).stdout
 
 
+def test_all_problems_are_told_together_wherever_one_looks(instance: Instance, builder: Builder) -> None:
+    """In the status file, in the daemon's log, and by wait and show; each with what was found, expected and to do."""
+    upload = builder.upload(
+        "hello", fields={"Depends": "libc6 (2.36)"}, distribution="nowhere", edit=lambda text: f"Closes: soon\n{text}"
+    )
+    name = upload.send_directory(instance.incoming)
+    assert set(instance.failed(name)) == {"bad-relation", "unknown-distribution", "bad-closes"}
+    problems = (instance.status(name) or {})["problems"]
+    places = (instance.log(), instance.ctl("wait", name).stdout, instance.ctl("show", name).stdout)
+    for problem in problems:
+        assert all(f"{problem['file']}: {problem['message']} [{problem['code']}]" in place for place in places)
+    (message,) = (problem["message"] for problem in problems if problem["code"] == "unknown-distribution")
+    assert message == 'Distribution has "nowhere", and known are stable; correct the changelog\'s distribution'
+
+
 def test_waiting_for_what_never_comes_ends_in_time(instance: Instance) -> None:
     done = instance.ctl("wait", "nothing", "--timeout", "0.2")
     assert done.returncode == 3

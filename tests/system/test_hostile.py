@@ -1,6 +1,7 @@
 """Attacks by somebody who may upload, against the running daemon, with an honest upload beside each.
 
-Each ends in a clear rejection, in bounded memory; the honest upload is published meanwhile.
+Each ends in a clear rejection by the rule that it breaks, within ten seconds of the processor and 300 MB; the honest
+upload is published meanwhile.
 """
 
 import gzip
@@ -248,9 +249,12 @@ def watched(instance: Instance) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_is_rejected_and_holds_up_nobody(
-    attack: str, instance: Instance, builder: Builder, attacker: Attacker
+    attack: str, idle: Instance, builder: Builder, attacker: Attacker
 ) -> None:
-    make_it, codes = ATTACKS[attack]
+    instance, (make_it, codes) = idle, ATTACKS[attack]
+    # Who takes longer gets another problem than the one that is expected here.
+    instance.set("checks", worker_cpu="10s")
+    instance.start()
     upload, honest = make_it(attacker), builder.upload("honest")
     with watched(instance) as memory:
         upload.rename(instance.incoming / "attack")
