@@ -126,13 +126,24 @@ class ChangesSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One thing that a .commands file asks for: an upload, by its .changes or its own name, is to be cancelled, or,
+    with ``days``, to be due in so many. ``within``: only the one that was sent with a delay of so many days is meant.
+    """
+
+    name: str
+    days: int | None = None
+    within: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commands:
-    """What a .commands file asks for: uploads that are to be cancelled, each by its .changes or its own name.
+    """What a .commands file asks for.
 
     ``digest`` is the same for the same request by the same signature, however the file around it is written.
     """
 
-    cancel: tuple[str, ...]
+    orders: tuple[Order, ...]
     signed_by: str
     digest: str
 

@@ -6,6 +6,7 @@
     state/claims/QUEUE/ID/  an upload as it was claimed, kept until it ended (or below the queue's own ``claims``)
     state/sealed/ID/        the daemon's own copy: what is checked and published
     state/rejected/ID/      what a failed upload brought
+    state/asked-for/ID/     a copy of the .changes of an upload that lies in incoming, while a command is obeyed
     state/imports/NAME/     what an import has read so far, until it is published
     state/gnupg/            signing/, the archive's home; uploaders/ and uploaders.gpg, the keyring of those trusted
     archive/dists/.generations/SUITE/N/   whole generations; dists/SUITE is a link to one
@@ -70,6 +71,10 @@ class Places:
     def sealed(self, upload_id: int) -> Path:
         """The daemon's own copy of one upload."""
         return self.state / "sealed" / str(upload_id)
+
+    def asked_for(self, upload_id: int) -> Path:
+        """The .changes of an upload in incoming, while it is found out who may take it back."""
+        return self.state / "asked-for" / str(upload_id)
 
     @property
     def imports(self) -> Path:

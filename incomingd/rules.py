@@ -110,7 +110,8 @@ UPLOAD_CANCELLED = _rule(
 )
 COMMANDS_REFUSED = _rule(
     "commands-refused",
-    "A .commands file has rm and cancel, each with the .changes or the name of an upload of its sender that waits.",
+    "A .commands file has rm, cancel and reschedule, each with the .changes or the name of an upload of its sender "
+    "that waits.",
     "see docs/clients.md for what can be asked",
 )
 COMMANDS_REPEATED = _rule(

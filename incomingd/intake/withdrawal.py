@@ -1,19 +1,52 @@
-"""Taking an upload out of incoming before it was complete, since whoever may do so has cancelled it.
+"""An upload in incoming that somebody wants to take back before it was taken: whose it is, and out with it.
 
-Rules: what lies there is claimed as it is, like any other upload, so that it is kept with the rejected ones. It is done
-inside the journal transaction that ends the upload: no other thread or process can move it meanwhile, and a crash
-leaves an upload that was withdrawn, never one that is published after all.
+Rules: whose it is shows from its .changes alone, which is copied before it is verified. What lies there is claimed as
+it is, like any other upload, so that it is kept with the rejected ones. It is done inside the journal transaction that
+ends the upload: no other thread or process can move it meanwhile, and a crash leaves an upload that was withdrawn,
+never one that is published after all.
 
-Fails with ``OSError`` where it cannot be moved, and then has moved nothing.
+Fails with ``OSError`` where it cannot be copied or moved, and then has moved nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from incomingd import fsio
 from incomingd.config import QueueConfig
 from incomingd.intake import scan
 from incomingd.intake.claim import move_to_claims, opened
-from incomingd.model import Upload, UploadKind
+from incomingd.model import FileEntry, Upload, UploadKind
 from incomingd.places import Places
+
+
+def copy_changes(upload: Upload, queue: QueueConfig, target: Path, limit: int) -> tuple[FileEntry, ...]:
+    """Copy each .changes of an upload as it lies in incoming to the new folder ``target``.
+
+    Nothing where one of them cannot be read, is longer than ``limit`` bytes, or there are more than a queue allows.
+    """
+    try:
+        with opened(queue) as fd:
+            texts = dict(_read_changes(fd, upload, queue, limit))
+    except OSError:
+        return ()
+    if len(texts) > queue.max_changes:
+        return ()
+    fsio.remove_tree(target)
+    fsio.make_directories(target, 0o700)
+    for name, text in texts.items():
+        fsio.write_new(target / name, [text], 0o600)
+    return tuple(fsio.hash_file(target / name) for name in texts)
+
+
+def _read_changes(fd: int, upload: Upload, queue: QueueConfig, limit: int) -> Iterator[tuple[str, bytes]]:
+    file_name = scan.survey(fd).uploads.get((upload.kind, upload.name), "")
+    if upload.kind is not UploadKind.DIRECTORY:
+        yield file_name, fsio.read_regular(file_name, fd, limit)
+        return
+    with fsio.directory(file_name, fd) as own:
+        names = sorted(name for name, _ in scan.entries(own, queue) if name.endswith(scan.CHANGES))
+        for name in names[: queue.max_changes + 1]:
+            yield name, fsio.read_regular(name, own, limit)
 
 
 def take_out(places: Places, upload: Upload) -> None:

@@ -264,15 +264,15 @@ class Uploads:
 
     def head(self, limit: int) -> list[Upload]:
         """The run of ``queued`` uploads at the head of the order: none before them is still being checked. Those that
-        are delayed are passed over, whatever stage they are in.
+        are delayed are passed over, whatever stage they are in, and commands: who came after them is not meant.
 
         An operator's request makes a run of its own: it is decided on the archive as committed.
         """
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed"
+                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed AND kind != ?"
                 " ORDER BY sequence LIMIT ?",
-                (limit,),
+                (UploadKind.COMMANDS, limit),
             ).fetchall()
         run: list[Upload] = []
         for row in rows:

@@ -3,19 +3,21 @@
 The environment's failures bring an upload back here, with the reason in its log, after a back-off.
 """
 
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from incomingd import codec
+from incomingd import codec, fsio
 from incomingd.backoff import Backoff
 from incomingd.config import Config
 from incomingd.errors import Halt, Retry
 from incomingd.intake.seal import seal
+from incomingd.intake.withdrawal import copy_changes
 from incomingd.journal.uploads import StaleMoveError
-from incomingd.model import CheckReport, Upload, UploadKind
+from incomingd.model import CheckReport, Seal, Upload, UploadKind
 from incomingd.pipeline.commands import obey
 from incomingd.pipeline.common import Common
 from incomingd.states import Stage
@@ -145,13 +147,41 @@ class Checking:
         if report.problems:
             self._reject(upload, report)
         elif asks:
-            common.ended([obey(common.journal, upload, report, common.clock())])
-            self._on_free()  # what was cancelled by it can be put aside
+            self._obey(upload, report)
         else:
             due = f"checked; delayed until {codec.timestamp(upload.due_at)}" if upload.delayed and upload.due_at else ""
             message = due or "checked; waits to be published"
             common.tell(common.uploads.queue(upload, report, common.clock(), message))
         self._on_queued()
+
+    def _obey(self, upload: Upload, report: CheckReport) -> None:
+        common = self._common
+        ended, moved = obey(common.journal, common.places, upload, report, common.clock(), self._signers)
+        common.tell(*moved)
+        common.ended([ended])
+        self._on_free()  # what was cancelled by it can be put aside, and what is due now
+
+    def _signers(self, upload: Upload) -> list[str | None]:
+        """Who signed each .changes of an upload that lies in incoming: verified by a worker, like those that are taken.
+
+        Raises ``Retry``.
+        """
+        common = self._common
+        queue, folder = common.config.queue(upload.queue, upload.delay), common.places.asked_for(upload.id)
+        if queue is None:
+            return []
+        try:
+            copied = copy_changes(upload, queue, folder, common.config.checks.max_text_file)
+            if not copied:
+                return []
+            # What it lists is not there, so the check finds problems, and names who signed it all the same.
+            report = self._checkers.check(folder, Seal(files=copied, problems=()), queue, common.clock())
+        except OSError as error:
+            raise Retry(f"{folder}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                fsio.remove_tree(folder)
+        return [summary.signed_by for summary in report.summaries]
 
     def _reject(self, upload: Upload, report: CheckReport) -> None:
         count = len(report.problems)

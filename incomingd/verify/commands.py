@@ -1,18 +1,21 @@
 """What a .commands file asks for, as dcut and dput-ng write it (debianqueued, "Commands").
 
 Rules: it is signed by a trusted key, whatever the queue allows for uploads, and was signed within the last day. Of the
-commands there are ``rm`` and ``cancel``, and both mean the same: an upload that waits is cancelled, as a whole. Whether
-it is the signer's own, and waits, is for whoever has the journal.
+commands there are ``rm`` and ``cancel``, which mean the same: an upload that waits is cancelled, as a whole; and
+``reschedule FILE N-day``: a delayed upload is due in so many days. Whether it is the signer's own, and waits, is for
+whoever has the journal.
 
-dcut names each package of an upload, too: these are passed over, since they go with their .changes.
+dcut names each package of an upload, too: these are passed over, since they go with their .changes. A name may have
+the folder before it that a delayed upload was sent to: ``DELAYED/3-day/NAME``.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 
 from incomingd import fsio, rules
-from incomingd.model import FILE_NAME, CheckReport, Commands, Problem, plain
+from incomingd.model import FILE_NAME, CheckReport, Commands, Order, Problem, plain
 from incomingd.verify import deb822, files
 from incomingd.verify.check import Job
 from incomingd.verify.signature import Verifier, is_signed, too_old
@@ -21,6 +24,8 @@ from incomingd.verify.signature import Verifier, is_signed, too_old
 MAX_AGE = 86400.0
 #: A file with more commands, or more that is wrong, is something else altogether.
 _MAX_COMMANDS, _MAX_PROBLEMS = 100, 20
+_DAY = re.compile(r"([0-9]{1,2})-day", re.ASCII)
+_NAMED = re.compile(r"(?:DELAYED/([0-9]{1,2})-day/)?([^/]*)", re.ASCII)
 
 
 def check_commands(job: Job) -> CheckReport:
@@ -75,33 +80,52 @@ class _Reading:
             return None
         self.problems += deb822.missing(stanza, ("Commands",), name)
         lines = stanza.lines("Commands")
-        named = list(dict.fromkeys(target for line in lines[:_MAX_COMMANDS] for target in self._targets(line)))
+        named = list(dict.fromkeys(order for line in lines[:_MAX_COMMANDS] for order in self._orders(line)))
         if len(lines) > _MAX_COMMANDS:
             self._refuse(f"there are {len(lines)} commands, and {_MAX_COMMANDS} are allowed")
-        cancel = tuple(name for name in named if files.kind(name) is files.Kind.BYHAND)
-        if named and not cancel:
-            self._refuse("it names no .changes and no upload")
+        orders = tuple(order for order in named if files.kind(order.name) is files.Kind.BYHAND)
+        if named and not orders:
+            self._refuse("it names no .changes and no upload, and whose other files are cannot be told")
         self.problems = self.problems[:_MAX_PROBLEMS]
         # Not of the bytes: white space and armor can be written otherwise without breaking the signature.
         what = json.dumps([signed.signed_by, signed.made_at.timestamp(), lines])
         return Commands(
-            cancel=cancel, signed_by=signed.signed_by, digest=hashlib.sha256(what.encode("utf-8")).hexdigest()
+            orders=orders, signed_by=signed.signed_by, digest=hashlib.sha256(what.encode("utf-8")).hexdigest()
         )
 
-    def _targets(self, line: str) -> Iterator[str]:
-        """What one command names."""
+    def _orders(self, line: str) -> Iterator[Order]:
+        """What one command asks for."""
         command, *words = line.split()
+        if command == "reschedule":
+            yield from self._reschedule(words)
+            return
         if command not in ("rm", "cancel"):
-            self._refuse(f'"{plain(command)}" is neither rm nor cancel')
+            self._refuse(f'"{plain(command)}" is none of rm, cancel and reschedule')
             return
         words = [word for word in words if word != "--searchdirs"]
         if not words:
             self._refuse(f"{command} names nothing")
         for word in words:
-            if FILE_NAME.fullmatch(word):
-                yield word
-            else:
-                self._refuse(f'"{plain(word)}" is no name of a file or an upload')
+            yield from self._named(word, None)
+
+    def _reschedule(self, words: list[str]) -> Iterator[Order]:
+        day = _DAY.fullmatch(words[1]) if len(words) == 2 else None
+        if day is None:
+            self._refuse('reschedule has a .changes and then a day, as "3-day"')
+            return
+        days, most = int(day[1]), self._job.queue.delayed
+        if days > most:
+            allowed = f"{most} days are the most that this queue allows" if most else "this queue delays no uploads"
+            self._refuse(f"{words[1]} is too late, since {allowed}")
+            return
+        yield from self._named(words[0], days)
+
+    def _named(self, word: str, days: int | None) -> Iterator[Order]:
+        found = _NAMED.fullmatch(word)
+        if found and FILE_NAME.fullmatch(found[2]):
+            yield Order(name=found[2], days=days, within=None if found[1] is None else int(found[1]))
+        else:
+            self._refuse(f'"{plain(word)}" is no name of a file or an upload')
 
     def _refuse(self, found: str) -> None:
         self.problems.append(rules.COMMANDS_REFUSED.problem(found, file=self._name))

@@ -176,6 +176,9 @@ def test_an_old_signature(held: Instance, builder: Builder, command: Callable[..
     ("lines", "code"),
     [
         (["reschedule hello_1.0-1_amd64.changes 3-day"], "commands-refused"),
+        (["reschedule hello_1.0-1_amd64.changes 0-day"], "commands-refused"),
+        (["reschedule hello_1.0-1_amd64.changes"], "commands-refused"),
+        (["cancel DELAYED/3-day/hello_1.0-1_amd64.changes"], "commands-refused"),
         (["mv hello_1.0-1_amd64.changes /etc/passwd"], "commands-refused"),
         (["rm *.changes"], "commands-refused"),
         (["rm ../../state/journal.db"], "commands-refused"),
@@ -184,7 +187,19 @@ def test_an_old_signature(held: Instance, builder: Builder, command: Callable[..
         ([f"rm hello-{number}" for number in range(101)], "commands-refused"),
         ([], "missing-field"),
     ],
-    ids=["reschedule", "mv", "glob", "path", "a package", "nothing", "too many", "none"],
+    ids=[
+        "reschedule",
+        "not delayed",
+        "no day",
+        "another folder",
+        "mv",
+        "glob",
+        "path",
+        "a package",
+        "nothing",
+        "too many",
+        "none",
+    ],
 )
 def test_what_cannot_be_asked(
     held: Instance, waiting: Upload, command: Callable[..., str], lines: list[str], code: str
@@ -217,6 +232,115 @@ def test_a_file_that_is_still_being_written_is_waited_for(
         file.write(signed[100:])
     held.succeeded("slow")
     until(lambda: stage(held, waiting.flat_name) == "cancelled", "the cancelling")
+
+
+# -- what has not been taken yet --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(held: Instance, builder: Builder) -> Upload:
+    """A flat upload that was cut off: its .deb is not all there."""
+    upload = builder.upload("hello", "1.0-1", content="x" * 10_000)
+    upload.send_flat(held.incoming)
+    deb = held.incoming / upload.file("*.deb").name
+    deb.write_bytes(deb.read_bytes()[:500])
+    until(lambda: stage(held, upload.flat_name) == "receiving", "it to be seen")
+    return upload
+
+
+def test_dcut_of_dput_after_an_upload_that_broke(held: Instance, broken: Upload, home: Home, builder: Builder) -> None:
+    settings = {"method": "local", "incoming": held.incoming, "fqdn": "localhost", "allow_dcut": 1}
+    done = home.dcut("-k", builder.key, "--host", "archive", "-i", broken.changes, settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert held.failed(broken.flat_name) == ["upload-cancelled"]
+    until(lambda: not list(held.incoming.iterdir()), "an empty folder")
+    assert held.ctl("release").returncode == 0
+    broken.send_flat(held.incoming)  # and now the whole of it
+
+    def newest() -> bool:
+        return (held.status(broken.flat_name) or {}).get("state") == 2
+
+    until(newest, "the second try")
+    assert held.stop() == 0
+    assert held.ctl("fsck", "--deep").stdout == ""
+
+
+def test_nobody_takes_back_what_others_are_still_sending(
+    held: Instance, broken: Upload, command: Callable[..., str], other_key: str
+) -> None:
+    assert held.failed(command(f"rm {broken.changes.name}", key=other_key)) == ["commands-refused"]
+    assert stage(held, broken.flat_name) == "receiving"
+    assert (held.incoming / broken.file("*.deb").name).stat().st_size == 500
+
+
+def test_a_changes_that_is_not_vouched_for_is_nobodys(
+    held: Instance, builder: Builder, command: Callable[..., str]
+) -> None:
+    upload = builder.upload("hello", "1.0-1", key=None)
+    (held.incoming / upload.changes.name).write_bytes(upload.changes.read_bytes())
+    until(lambda: stage(held, upload.flat_name) == "receiving", "it to be seen")
+    assert held.failed(command(f"rm {upload.changes.name}")) == ["commands-refused"]
+    assert stage(held, upload.flat_name) == "receiving"
+
+
+def test_files_without_a_changes_are_nobodys(held: Instance, builder: Builder, command: Callable[..., str]) -> None:
+    """dput sends its .changes last: they may belong to somebody who is still sending."""
+    upload = builder.upload("hello", "1.0-1")
+    deb = held.incoming / upload.file("*.deb").name
+    deb.write_bytes(upload.file("*.deb").read_bytes()[:500])
+    name = command(f"rm --searchdirs {upload.changes.name} {deb.name}")
+    assert held.failed(name) == ["commands-refused"]
+    assert deb.stat().st_size == 500
+
+
+def test_a_directory_that_is_incomplete(
+    held: Instance, builder: Builder, command: Callable[..., str], other_key: str
+) -> None:
+    """All of its .changes have to be the sender's."""
+    mine, theirs = builder.upload("hello", "1.0-1"), builder.upload("world", "1.0-1", key=other_key)
+    for name, uploads in (("mine", [mine]), ("mixed", [mine, theirs]), ("none", [])):
+        (held.incoming / name).mkdir()
+        for upload in uploads:
+            (held.incoming / name / upload.changes.name).write_bytes(upload.changes.read_bytes())
+    until(lambda: all(stage(held, name) == "receiving" for name in ("mine", "mixed", "none")), "them to be seen")
+    held.succeeded(command("cancel mine"))
+    assert held.failed("mine") == ["upload-cancelled"]
+    assert [path.name for path in (held.state / "rejected").rglob("*.changes")] == [mine.changes.name]
+    for name in ("mixed", "none"):
+        assert held.failed(command(f"cancel {name}")) == ["commands-refused"]
+        assert stage(held, name) == "receiving"
+    assert not list((held.state / "asked-for").iterdir())
+
+
+def test_one_that_only_settles(held: Instance, builder: Builder, command: Callable[..., str]) -> None:
+    held.set("incoming.default", settle="1s")
+    held.reload()
+    until(lambda: "the new configuration is in force" in held.log(), "the reload")
+    upload = builder.upload("hello", "1.0-1")
+    upload.send_flat(held.incoming)
+    until(lambda: stage(held, upload.flat_name) == "receiving", "it to be seen")
+    held.succeeded(command(f"cancel {upload.changes.name}"))
+    assert held.failed(upload.flat_name) == ["upload-cancelled"]
+
+
+def test_what_came_after_the_commands_is_not_meant(
+    held: Instance, waiting: Upload, command: Callable[..., str], keys: Keys, builder: Builder
+) -> None:
+    """The commands are seen first, and are whole last."""
+    signed = keys.sign(f"{HEAD}  rm {waiting.changes.name}\n", builder.key)
+    with (held.incoming / "slow.commands").open("wb", buffering=0) as file:
+        file.write(signed[:100])
+        until(lambda: stage(held, "slow") == "receiving", "it to be seen")
+        (held.incoming / waiting.changes.name).write_bytes(waiting.changes.read_bytes())
+        until(lambda: stage(held, waiting.flat_name) == "receiving", "the second of that name")
+        file.write(signed[100:])
+    held.succeeded("slow")
+    assert stage(held, waiting.flat_name) == "receiving"
+
+    def first() -> list[str]:
+        return [row["stage"] for row in held.index()["ended"] if row["name"] == waiting.flat_name]
+
+    assert until(first, "the first of that name in the index") == ["cancelled"]
 
 
 def test_commands_are_not_sent_again_by_retry(

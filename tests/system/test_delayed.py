@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -274,3 +274,132 @@ def test_the_setting_is_taken_up_by_a_reload(instance: Instance, builder: Builde
     calendar.ahead(7.1)
     instance.succeeded(late.flat_name)  # what was taken before is published all the same
     assert not (instance.incoming / "DELAYED").exists()
+
+
+# -- another day, or none ---------------------------------------------------------------------------------------------
+
+
+def ends_in_days(instance: Instance, name: str, days: float) -> bool:
+    """Whether the daemon's own clock has it due so many days after somebody asked."""
+    status = waits(instance, name)
+    asked = next(line["at"] for line in reversed(status["log"]) if "its sender delayed it until" in line["message"])
+    return (datetime.fromisoformat(status["due_at"]) - datetime.fromisoformat(asked)) / timedelta(days=1) == days
+
+
+def is_rescheduled(instance: Instance, name: str) -> bool:
+    return any("its sender delayed it until" in line["message"] for line in (instance.status(name) or {})["log"])
+
+
+def test_dcut_of_dput(instance: Instance, home: Home, builder: Builder, calendar: Calendar) -> None:
+    late, other = builder.upload("late", "1.0-1"), builder.upload("other", "1.0-1")
+    delay(instance, late, 3)
+    delay(instance, other, 1)
+    settings = {"method": "local", "incoming": instance.incoming, "fqdn": "localhost", "allow_dcut": 1}
+    words = ["-k", builder.key, "archive", "reschedule", late.changes.name, "7-day", ",", "cancel", other.changes.name]
+    done = home.dcut(*words, settings=settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: is_rescheduled(instance, late.flat_name), "another day")
+    assert ends_in_days(instance, late.flat_name, 7)
+    assert instance.failed(other.flat_name) == ["upload-cancelled"]
+    calendar.ahead(3.5)
+    instance.succeeded(builder.upload("third", "1.0-1").send_directory(instance.incoming))
+    assert stage(instance, late.flat_name) == "queued"
+    calendar.ahead(7.5)
+    instance.succeeded(late.flat_name)
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_dcut_of_dput_ng(instance: Instance, home: Home, server: Sshd, builder: Builder, days: int) -> None:
+    late = builder.upload("late", "1.0-1")
+    delay(instance, late, 3)
+    profile = {
+        "method": "sftp",
+        "incoming": str(instance.incoming),
+        "fqdn": "127.0.0.1",
+        "login": "root",
+        "port": server.port,
+        "allow_dcut": True,
+        "valid_commands": ["rm", "cancel", "reschedule"],
+    }
+    words = ["-k", builder.key, "archive", "reschedule", "-f", late.changes.name, "-d", str(days)]
+    done = home.dput_ng("dcut", *words, profile=profile)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if days:
+        until(lambda: is_rescheduled(instance, late.flat_name), "another day")
+        assert ends_in_days(instance, late.flat_name, days)
+    else:
+        instance.succeeded(late.flat_name)
+
+
+@pytest.fixture
+def commands(instance: Instance, keys: Keys, builder_key: str) -> Callable[..., str]:
+    """Sign commands and put them into incoming; the name of their status."""
+
+    def send(*lines: str, key: str = builder_key, name: str = "joan") -> str:
+        text = "Commands:\n" + "".join(f" {line}\n" for line in lines)
+        (instance.incoming / f"{name}.commands").write_bytes(keys.sign(text, key))
+        return name
+
+    return send
+
+
+def test_by_the_sender_alone(instance: Instance, builder: Builder, keys: Keys, commands: Callable[..., str]) -> None:
+    other = keys.make("Mark Other")
+    assert instance.ctl("trust", keys.public(other)).returncode == 0
+    late = builder.upload("late", "1.0-1")
+    before = delay(instance, late, 3)
+    assert instance.failed(commands(f"reschedule {late.changes.name} 0-day", key=other)) == ["commands-refused"]
+    assert waits(instance, late.flat_name)["due_at"] == before["due_at"]
+
+
+def test_the_same_file_once_more_is_refused(
+    instance: Instance, builder: Builder, keys: Keys, commands: Callable[..., str]
+) -> None:
+    late = builder.upload("late", "1.0-1")
+    delay(instance, late, 3)
+    signed = keys.sign(f"Commands:\n reschedule {late.changes.name} 7-day\n", builder.key)
+    (instance.incoming / "first.commands").write_bytes(signed)
+    done = instance.succeeded("first")
+    due_at = waits(instance, late.flat_name)["due_at"]
+    assert due_at in done["log"][-1]["message"]
+    (instance.incoming / "second.commands").write_bytes(signed)
+    assert instance.failed("second") == ["commands-repeated"]
+    assert waits(instance, late.flat_name)["due_at"] == due_at
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["reschedule {} 8-day"],
+        ["reschedule {} 3"],
+        ["reschedule {} 3-day 4-day"],
+        ["reschedule DELAYED/2-day/{} 3-day"],
+        ["reschedule {} 2-day", "cancel {}"],
+        ["reschedule {} 2-day", "reschedule other_1.0-1_amd64.changes 2-day"],
+    ],
+    ids=["too late", "no day", "two days", "another folder", "contradiction", "not delayed"],
+)
+def test_what_cannot_be_asked(
+    instance: Instance, builder: Builder, commands: Callable[..., str], lines: list[str]
+) -> None:
+    assert instance.ctl("hold").returncode == 0
+    other = builder.upload("other", "1.0-1")
+    other.send_flat(instance.incoming)
+    late = builder.upload("late", "1.0-1")
+    before = delay(instance, late, 3)
+    until(lambda: stage(instance, other.flat_name) == "queued", "the queue")
+    asked = commands(*(line.format(late.changes.name) for line in lines))
+    assert set(instance.failed(asked)) == {"commands-refused"}
+    assert waits(instance, late.flat_name)["due_at"] == before["due_at"]
+
+
+def test_the_folder_tells_two_of_one_name_apart(
+    instance: Instance, builder: Builder, commands: Callable[..., str]
+) -> None:
+    """By path, as debianqueued has it; the status of the name is that of the newer one."""
+    late = builder.upload("late", "1.0-1")
+    first, second = delay(instance, late, 3)["id"], delay(instance, late, 5)["id"]
+    until(lambda: (instance.status(late.flat_name) or {})["id"] != first, "the second")
+    instance.succeeded(commands(f"rm DELAYED/3-day/{late.changes.name}"))
+    until(lambda: stage(instance, f"by-id/{first}") == "cancelled", "the cancelling")
+    assert stage(instance, late.flat_name) == "queued", second
