@@ -35,6 +35,9 @@ def odd(path, entry, context):
     if what == "spin":
         while True: pass
     if what == "memory": bytearray(1 << 40)
+    if what == "writes":
+        with word.with_name("output").open("wb", buffering=0) as file:
+            while True: file.write(bytes(1 << 16))
     if what == "bug": raise AssertionError("a bug")
     if what == "full": raise OSError(28, "No space left on device")
     return real(path, entry, context)
@@ -126,6 +129,7 @@ def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
         ("bug", "check-crashed", "by a bug of ours"),
         ("hang", "check-timeout", "longer than 2 s"),
         ("spin", "check-timeout", "more than 1 s of processor time"),
+        ("writes", "check-crashed", "by a bug of ours"),
         ("memory", "check-memory", "more than 512 MiB of memory"),
     ],
 )
