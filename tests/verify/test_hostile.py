@@ -80,9 +80,9 @@ HOSTILE: dict[str, tuple[set[str], Upload]] = {
         {"bad-tar"},
         Upload(tarballs=orig(lambda: zeros(gzip.compress, 40, head=huge_file(7000)))),
     ),
-    "a tar header of 600 MiB": (
+    "a name of 600 MiB in data.tar": (
         {"check-memory", "bad-deb", "bad-compression"},
-        Upload(parts=member(2, "data.tar.zst", lambda: zeros(zstd, 10, head=huge_file(600, kind=b"x")))),
+        Upload(parts=member(2, "data.tar.zst", lambda: zeros(zstd, 10, head=huge_file(600, kind=b"L")))),
     ),
     "a zstd window of 2 GiB": ({"bad-compression"}, Upload(parts=member(2, "data.tar.zst", wide_window))),
     "an xz dictionary of 1.5 GiB": (
