@@ -48,8 +48,8 @@ def opened(queue: QueueConfig) -> Iterator[int]:
         return
     above, folder = queue.path.parent, queue.path.name
     with (
-        fsio.directory(os.path.realpath(above.parent)) as root,
-        fsio.directory(above.name, root) as delayed,
+        fsio.directory(os.path.realpath(above.parent), through=True) as root,
+        fsio.directory(above.name, root, through=True) as delayed,
         fsio.directory(folder, delayed) as fd,
     ):
         yield fd

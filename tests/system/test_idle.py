@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.support.instance import Instance, until
 from tests.support.processes import memory, wake_ups
 from tests.support.uploads import Builder
@@ -12,10 +14,17 @@ AT_MOST = 40
 MEMORY = 100 << 20
 
 
-def test_at_rest(instance: Instance, builder: Builder) -> None:
-    instance.succeeded(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
-    assert instance.daemon
-    daemon = instance.daemon.pid
+@pytest.mark.parametrize("delayed", [0, 15], ids=["nothing waits", "a delayed upload waits"])
+def test_at_rest(idle: Instance, builder: Builder, delayed: int) -> None:
+    idle.set("incoming.default", delayed=delayed)
+    idle.start()
+    idle.succeeded(builder.upload("hello", "1.0-1").send_directory(idle.incoming))
+    if delayed:
+        late = builder.upload("late", "1.0-1")
+        late.send_flat(idle.incoming / "DELAYED/15-day")
+        until(lambda: (idle.status(late.flat_name) or {}).get("stage") == "queued", "the delay")
+    assert idle.daemon
+    daemon = idle.daemon.pid
 
     def rests() -> bool:
         before = wake_ups(daemon)
