@@ -29,6 +29,8 @@ from incomingd.verify.keyring import Keyring
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _MADE = "20260301T110000!"
 _LONG_AGO = ("--faked-system-time=20200101T000000",)
+#: That clock goes on: a key that took a second to make would be one from the future.
+_A_DAY_LATER = ("--faked-system-time=20200102T000000",)
 Text = Callable[[str], str]
 Bytes = Callable[[bytes], bytes]
 #: The members of an ar archive, in order: names and bytes.
@@ -345,7 +347,7 @@ class Keys:
             self.gpg(*_LONG_AGO, "--quick-generate-key", who, kind, usage, expiry)
             self.fingerprints[name] = self._fingerprints(name)[0]
         for name, expiry in (("bob", "never"), ("sue", "1y"), ("tom", "never")):
-            self.gpg(*_LONG_AGO, "--quick-add-key", self.fingerprints[name], "ed25519", "sign", expiry)
+            self.gpg(*_A_DAY_LATER, "--quick-add-key", self.fingerprints[name], "ed25519", "sign", expiry)
             self.fingerprints[f"{name}-subkey"] = self._fingerprints(name)[1]
         self.keyring = Keyring(folder / "trusted" / "gnupg")
         self.keyring.trust(b"".join(self.public(name) for name in self.PEOPLE if name != "mallory"))
