@@ -151,12 +151,20 @@ def _replays(draft: _Draft, all_changes: tuple[CheckedChanges, ...]) -> None:
             )
 
 
+def _component(draft: _Draft, changes: CheckedChanges, key: PackageKey, component: str) -> str:
+    """Where the very same .changes has put it, whatever the settings say by now: it may be sent again and again."""
+    before = draft.archive.published_changes(changes.file.digests.sha256)
+    there = draft.archive.package(key) if before else None
+    return there.component if there else component
+
+
 def _source(draft: _Draft, changes: CheckedChanges, source: SourcePackage) -> None:
+    key = PackageKey(kind=SOURCE, name=source.source, version=source.version, architecture="source")
+    source = replace(source, component=_component(draft, changes, key, source.component))
     directory = pool_directory(source.component, source.source)
     wanted = [(source.dsc, True), *((f, f.name in source.in_upload) for f in source.files)]
     _pool_files(draft, directory, wanted)
     source = replace(source, files=tuple(_as_known(draft, directory, file) for file in source.files))
-    key = PackageKey(kind=SOURCE, name=source.source, version=source.version, architecture="source")
     package = Package(
         key=key,
         source=source.source,
@@ -171,10 +179,11 @@ def _source(draft: _Draft, changes: CheckedChanges, source: SourcePackage) -> No
 
 
 def _binary(draft: _Draft, changes: CheckedChanges, binary: BinaryPackage, with_sources: set[tuple[str, str]]) -> None:
+    key = PackageKey(kind=binary.kind, name=binary.package, version=binary.version, architecture=binary.architecture)
+    binary = replace(binary, component=_component(draft, changes, key, binary.component))
     directory = pool_directory(binary.component, binary.source)
     path = f"{directory}/{binary.file.name}"
     _pool_files(draft, directory, [(binary.file, True)])
-    key = PackageKey(kind=binary.kind, name=binary.package, version=binary.version, architecture=binary.architecture)
     package = Package(
         key=key,
         source=binary.source,

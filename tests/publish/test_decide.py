@@ -159,6 +159,14 @@ def test_the_same_again_is_already_published() -> None:
     assert decide(again, after(FIRST), CONFIG).already_published
 
 
+def test_the_same_again_stays_where_it_is_when_the_settings_have_changed() -> None:
+    archive = after(upload(binary(), source()))
+    moved = [replace(one, component="contrib") for one in (binary(), source())]
+    (again,) = upload(binary(), source())
+    again = replace(again, binaries=(moved[0],), sources=(moved[1],))
+    assert decide((again,), archive, CONFIG).already_published
+
+
 def test_an_all_package_goes_into_every_architecture() -> None:
     assert sections(decide(upload(binary(arch="all")), Empty(), CONFIG)) == {"main/binary-amd64", "main/binary-arm64"}
 

@@ -52,6 +52,18 @@ def test_as_apt_ftparchive_has_them(idle: Instance, builder: Builder, tmp_path: 
     assert ours["hello"][0] == "doc"
 
 
+def test_the_same_upload_again_stays_where_it_is(idle: Instance, builder: Builder) -> None:
+    idle.set("suites.stable", components=["main", "contrib"], overrides="override")
+    (idle.root / "override").write_text("")
+    idle.start()
+    upload = builder.upload("hello", source="quilt")
+    idle.succeeded(upload.send_directory(idle.incoming, "first"))
+    (idle.root / "override").write_text("hello optional contrib/net\n")
+    assert idle.succeeded(upload.send_directory(idle.incoming, "again"))["already_published"]
+    idle.succeeded(builder.upload("hello", "2.0-1").send_directory(idle.incoming))
+    assert (idle.archive / "pool/contrib/h/hello/hello_2.0-1_amd64.deb").exists()
+
+
 def test_uploads_wait_while_a_file_is_damaged(idle: Instance, builder: Builder) -> None:
     (idle.root / "override").write_text("hello net\n")
     idle.set("suites.stable", overrides="override")
