@@ -341,7 +341,8 @@ UNSIGNED_DSC = _rule(
 _section("Binary packages")
 BAD_DEB = _rule(
     "bad-deb",
-    "A .deb is an ar archive of debian-binary 2.x, control.tar and data.tar, whole, with nothing else.",
+    "A .deb is an ar archive of debian-binary 2.x, control.tar and data.tar, whole, with nothing else, and of tar "
+    "headers that dpkg reads (no PAX headers).",
     "build again with dpkg-deb: debian-binary 2.x, control.tar and data.tar, whole, and nothing else",
     "deb(5)",
 )
