@@ -123,6 +123,19 @@ def test_a_check_of_one_suite_leaves_the_others_alone(idle: Instance, builder: B
     assert set(idle.failed(upload.send_directory(idle.incoming))) == {"external-check"}
 
 
+def test_commands_are_no_upload_to_be_looked_at(idle: Instance, builder: Builder) -> None:
+    script(idle, "#!/bin/sh\n[ $# = 1 ] && exec touch $(dirname $0)/ran-$(basename $1)\n")
+    idle.start()
+    assert idle.ctl("hold").returncode == 0
+    upload = builder.upload("hello")
+    upload.send_flat(idle.incoming)
+    until(lambda: (idle.status(upload.flat_name) or {}).get("stage") == "queued", "the queue")
+    text = f"Archive: a\nUploader: Joan Builder <joan@example.org>\nCommands:\n  rm {upload.changes.name}\n"
+    (idle.incoming / "joan.commands").write_bytes(builder.keys.sign(text, builder.key))
+    idle.succeeded("joan")
+    assert [file.name for file in idle.root.glob("ran-*")] == [f"ran-{upload.changes.name}"]
+
+
 def test_lintian(idle: Instance, builder: Builder) -> None:
     idle.set("checks.lintian", reject=["no-copyright-file"], warn=["error"])
     idle.start()
