@@ -28,6 +28,7 @@ from incomingd.places import Places
 log = logging.getLogger(__name__)
 
 _PROBE = ".incomingd-probe"
+_ACL = "system.posix_acl_access"
 
 
 def root_of(queue: QueueConfig) -> Path:
@@ -62,10 +63,9 @@ def make_delayed(queue: QueueConfig) -> None:
     """
     above, folder = queue.path.parent, queue.path.name
     with fsio.directory(os.path.realpath(above.parent)) as root:
-        like = os.fstat(root)
-        _make_like(above.name, root, like)
+        _make_like(above.name, root, root)
         with fsio.directory(above.name, root) as delayed:
-            _make_like(folder, delayed, like)
+            _make_like(folder, delayed, root)
 
 
 def remove_delayed(queue: QueueConfig) -> None:
@@ -77,16 +77,29 @@ def remove_delayed(queue: QueueConfig) -> None:
         os.rmdir(above.name, dir_fd=root)
 
 
-def _make_like(name: str, dir_fd: int, like: os.stat_result) -> None:
+def _make_like(name: str, dir_fd: int, root: int) -> None:
+    """With the owner, mode and ACL of ``root``; what a default ACL gives is meant for uploads."""
+    like = os.fstat(root)
+    wanted = stat.S_IMODE(like.st_mode)
     try:
-        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        os.mkdir(name, wanted & ~(stat.S_ISUID | stat.S_ISGID), dir_fd=dir_fd)
     except FileExistsError:
         return
     with fsio.directory(name, dir_fd) as made:
         # Only root can give it to another account; the group and a default ACL are enough where incoming has them.
         with contextlib.suppress(PermissionError):
             os.fchown(made, like.st_uid, like.st_gid)
-        os.fchmod(made, stat.S_IMODE(like.st_mode))
+        try:
+            os.setxattr(made, _ACL, os.getxattr(root, _ACL))
+        except OSError:  # it has none, or the file system knows of none
+            with contextlib.suppress(OSError):
+                os.removexattr(made, _ACL)
+        if stat.S_IMODE(os.fstat(made).st_mode) == wanted:
+            return  # the group's bit came from above; where a unit has RestrictSUIDSGID=, nobody can give it
+        try:
+            os.fchmod(made, wanted)
+        except PermissionError:
+            os.fchmod(made, wanted & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 def complete_claim(places: Places, upload: Upload, queue: QueueConfig, members: Sequence[str] | None) -> None:

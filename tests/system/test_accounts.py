@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.instance import until
-from tests.support.packaged import INCOMING, Packaged
+from tests.support.packaged import INCOMING, UNIT, Packaged
 from tests.support.uploads import Builder
 from tests.system.test_systemd import builds, service, systemd
 
@@ -79,3 +79,20 @@ def test_a_client_that_sends_modes_waits_and_health_says_why(plain: Packaged, bu
     until(lambda: "cannot be taken: the directory" in index.read_text(), "the reason in health")
     plain.systemd.run("chmod", "-R", "ug=rwX,o=", f"{INCOMING}/{upload.name}", user=JOAN, groups="incomingd")
     plain.succeeded(upload.name)
+
+
+def test_two_accounts_delay_theirs(plain: Packaged, builds: Builder) -> None:
+    """The daemon makes the folders: with incoming's group, sticky bit and default ACL."""
+    plain.configure("delayed = 3")
+    plain.systemd.systemctl("reload", UNIT)
+    folder = f"{INCOMING}/DELAYED/3-day"
+    until(lambda: plain.systemd.run("test", "-d", folder, check=False).returncode == 0, "the folder")
+    secret = builds.upload("acl-secret-late", "1.0-1")
+    plain.send(secret, f"umask 077; cp *.deb {folder}", user=JOAN)
+    tried = plain.systemd.run("sh", "-c", f"rm -f {folder}/*.deb", user=MARK, groups="incomingd", check=False)
+    assert tried.returncode != 0
+    for user in (JOAN, MARK):
+        upload = builds.upload(f"acl-late-{user}", "1.0-1")
+        plain.send(upload, "umask 077; " + WAYS["flat"].format(incoming=folder), user=user)
+        until(lambda upload=upload: plain.status(upload.flat_name).get("due_at"), "the delay")
+        until(lambda upload=upload: plain.status(upload.flat_name)["stage"] == "queued", "the check")
