@@ -344,7 +344,7 @@ def commands(instance: Instance, keys: Keys, builder_key: str) -> Callable[..., 
 
 
 def test_by_the_sender_alone(instance: Instance, builder: Builder, keys: Keys, commands: Callable[..., str]) -> None:
-    other = keys.make("Mark Other")
+    other = keys.make("Nina Stranger")
     assert instance.ctl("trust", keys.public(other)).returncode == 0
     late = builder.upload("late", "1.0-1")
     before = delay(instance, late, 3)
