@@ -54,7 +54,7 @@ def release(instance: Instance) -> None:
     journal = instance.journal(writing=True)
     try:
         was_held = Control(journal).release()
-        waiting = sum(not one.delayed for one in Uploads(journal).line())
+        waiting = Uploads(journal).waiting()[0]
     finally:
         journal.close()
     if not was_held:

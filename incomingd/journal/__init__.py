@@ -2,7 +2,7 @@
 
 Rules:
 
-* WAL and ``synchronous=FULL``: what was committed is there after a power cut.
+* WAL and ``synchronous=FULL``: what was committed is there after a power cut, unless the mover said that it need not.
 * One writer at a time. :meth:`Journal.writing` is a transaction; it nests, and the outermost commits.
 * Readers never wait for the writer: each thread has a connection of its own for queries.
 * The queue *is* the journal. Nothing that matters lives in memory only.
@@ -101,8 +101,12 @@ class Journal:
         return version
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; on the way out it is committed and on the disk, or, after an exception, undone."""
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; on the way out it is committed and on the disk, or, after an exception, undone.
+
+        One that is not ``durable`` is on the disk with the next one that is: what a power cut takes back must be what
+        recovery does again. Inside another transaction it is as that one.
+        """
         with self._writer, translated(self.path):
             if self._in_transaction:
                 yield self._connection()
@@ -111,6 +115,8 @@ class Journal:
             connection = self._own.connection = self._writing_connection()
             self._in_transaction = True
             try:
+                # With NORMAL no commit waits for the disk; the log of changes is one file, synced by the next FULL.
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")

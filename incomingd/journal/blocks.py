@@ -63,10 +63,10 @@ class Blocks:
     ) -> list[Block]:
         """Store new blocks, each a first name, a raw size, and by form its bytes and (for xz) its unpadded size.
 
-        ``quick`` says that the xz forms were made in haste: :meth:`quick` gives them again.
+        ``quick`` says that they were compressed in haste: :meth:`quick` gives them again.
         """
         stored = []
-        with self._journal.writing() as db:
+        with self._journal.writing(durable=False) as db:  # the commit that puts them into a run is
             for first, size, forms in blocks:
                 row = db.execute("INSERT INTO blocks (size, quick) VALUES (?, ?)", (size, int(quick)))
                 block_id = int(row.lastrowid or 0)
@@ -100,7 +100,7 @@ class Blocks:
                 )
 
     def quick(self, limit: int) -> list[tuple[int, bytes]]:
-        """Some blocks whose xz form was made in haste: ids and raw bytes."""
+        """Some blocks that were compressed in haste: ids and raw bytes."""
         with self._journal.reading() as db:
             rows = db.execute(
                 "SELECT b.id, f.data FROM blocks b JOIN block_forms f ON f.block = b.id AND f.form = 'raw'"
@@ -109,13 +109,13 @@ class Blocks:
             ).fetchall()
         return [(row["id"], row["data"]) for row in rows]
 
-    def improve(self, better: Iterable[tuple[int, bytes, int]]) -> None:
-        """Give blocks of :meth:`quick` another xz form: ids, bytes, unpadded sizes. The next publish uses it."""
-        with self._journal.writing() as db:
-            for block_id, data, unpadded in better:
-                db.execute(
-                    "UPDATE block_forms SET data = ?, unpadded = ? WHERE block = ? AND form = 'xz'",
-                    (data, unpadded, block_id),
+    def improve(self, better: Iterable[tuple[int, Mapping[str, tuple[bytes, int]]]]) -> None:
+        """Give blocks of :meth:`quick` other compressed forms, as in :meth:`store`. The next publish uses them."""
+        with self._journal.writing(durable=False) as db:
+            for block_id, forms in better:
+                db.executemany(
+                    "UPDATE block_forms SET data = ?, unpadded = ? WHERE block = ? AND form = ?",
+                    ((data, unpadded, block_id, form) for form, (data, unpadded) in forms.items()),
                 )
                 db.execute("UPDATE blocks SET quick = 0 WHERE id = ?", (block_id,))
 

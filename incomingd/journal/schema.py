@@ -151,7 +151,7 @@ CREATE TABLE block_runs (
 """
 
 _QUICK_BLOCKS = """
--- 1: its xz form was made in haste and is made again, smaller, when nobody waits.
+-- 1: it was compressed in haste, and is compressed again when nobody waits.
 ALTER TABLE blocks ADD COLUMN quick INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX blocks_quick ON blocks (id) WHERE quick;
 """

@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 NEXT_IN_SEQUENCE = "sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads)"
 _OPEN = ", ".join(f"'{stage}'" for stage in Stage if MOVES[stage])
 _IN_ORDER = "ORDER BY delayed, CASE WHEN delayed THEN due_at END, sequence IS NULL, sequence, id"
+#: Stages that recovery brings an upload to again where a power cut has taken the move back.
+_MADE_AGAIN = (Stage.CHECKING, Stage.QUEUED)
 
 
 class StaleMoveError(RuntimeError):
@@ -131,7 +133,7 @@ class Uploads:
 
     def move(self, upload: Upload, target: Stage, at: datetime, message: str | None = None) -> Upload:
         """Any other move. To an ended stage it sets ``finished_at``; to ``checking`` ``started_at``."""
-        with self._journal.writing() as db:
+        with self._journal.writing(durable=target not in _MADE_AGAIN) as db:
             self._move(db, upload, target)
             if target is Stage.CHECKING:
                 db.execute("UPDATE uploads SET started_at = ? WHERE id = ?", (codec.timestamp(at), upload.id))
@@ -147,7 +149,7 @@ class Uploads:
 
     def queue(self, upload: Upload, report: CheckReport, at: datetime, message: str) -> Upload:
         """``checking`` to ``queued``, with what the checks found."""
-        with self._journal.writing() as db:
+        with self._journal.writing(durable=False) as db:
             self._set_report(db, upload.id, report)
             db.execute("UPDATE uploads SET facts = ? WHERE id = ?", (codec.dumps(report.changes), upload.id))
             return self.move(upload, Stage.QUEUED, at, message)
@@ -233,6 +235,24 @@ class Uploads:
                 f"SELECT id, stage, delayed FROM uploads WHERE finished_at IS NULL {_IN_ORDER}"  # noqa: S608  # own words
             ).fetchall()
         return [Standing(row["id"], Stage(row["stage"]), bool(row["delayed"])) for row in rows]
+
+    def waiting(self) -> tuple[int, int]:
+        """How many uploads have not ended: those on their way, and those delayed."""
+        with self._journal.reading() as db:
+            row = db.execute(
+                "SELECT count(*) AS every, count(*) FILTER (WHERE delayed) AS delayed FROM uploads"
+                " WHERE finished_at IS NULL"
+            ).fetchone()
+        return row["every"] - row["delayed"], row["delayed"]
+
+    def is_busy(self) -> bool:
+        """True where an upload was taken that has not ended and is not delayed."""
+        with self._journal.reading() as db:
+            row = db.execute(
+                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND NOT delayed AND stage <> ? LIMIT 1",
+                (Stage.RECEIVING,),
+            ).fetchone()
+        return row is not None
 
     def more_come(self) -> bool:
         """True where an upload that is not delayed is claimed or being checked: more is to be published in a moment."""

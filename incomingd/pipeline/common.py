@@ -95,9 +95,8 @@ class Common:
     def line(self) -> str:
         """What the service manager shows: how it is, and how many uploads are taken in and not published yet."""
         try:
-            line = self.uploads.line()
+            on_the_way, delayed = self.uploads.waiting()
         except Retry:  # the reporter has told why
             return self.board.health().line()
-        delayed = sum(standing.delayed for standing in line)
-        waiting = f"{len(line) - delayed} in the queue" + (f", {delayed} delayed" if delayed else "")
+        waiting = f"{on_the_way} in the queue" + (f", {delayed} delayed" if delayed else "")
         return f"{self.board.health().line()}; {waiting}"

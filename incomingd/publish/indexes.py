@@ -4,8 +4,8 @@ An index is a run of blocks (:mod:`.blocks`), which the journal stores raw and c
 that it lies in; all the others are joined as they are: gzip members end to end are one gzip file (RFC 1952), xz blocks
 are put into one stream (:mod:`.xz`), zstd frames end to end are one zstd file (RFC 8878).
 
-On the way of an upload xz is quick, for a third of the time and an eighth more bytes; :meth:`IndexWriter.improve` makes
-those blocks smaller when nobody waits, and the next publish joins what it made.
+On the way of an upload compression is quick, for a third of the time and an eighth more bytes; at leisure
+:meth:`IndexWriter.improve` makes those blocks smaller, and the next publish joins what it made.
 """
 
 import gzip
@@ -105,25 +105,26 @@ class IndexWriter:
         return stored
 
     def _compress(self, chunk: blocks.Chunk, *, quick: bool) -> tuple[str, int, Mapping[str, tuple[bytes, int]]]:
-        block = xz.compress(chunk.raw, quick=quick)
+        return chunk.first, len(chunk.raw), {"raw": (chunk.raw, 0), **self._packed(chunk.raw, quick=quick)}
+
+    def _packed(self, raw: bytes, *, quick: bool) -> dict[str, tuple[bytes, int]]:
+        """The compressed forms, with the unpadded size of xz."""
+        block = xz.compress(raw, quick=quick)
         forms = {
-            "raw": (chunk.raw, 0),
-            "gz": (gzip.compress(chunk.raw, compresslevel=6, mtime=0), 0),
+            "gz": (gzip.compress(raw, compresslevel=4 if quick else 6, mtime=0), 0),
             "xz": (block.data, block.unpadded),
         }
         if self._config.zstd:
-            forms["zst"] = (zstandard.ZstdCompressor(level=15).compress(chunk.raw), 0)
-        return chunk.first, len(chunk.raw), forms
+            forms["zst"] = (zstandard.ZstdCompressor(level=3 if quick else 15).compress(raw), 0)
+        return forms
 
     def improve(self) -> bool:
-        """Make the xz forms of some blocks smaller that a publish made in haste; True where there were any."""
+        """Make the forms of some blocks smaller that a publish made in haste; True where there were any."""
         hasty = self._blocks.quick(_IMPROVE_AT_ONCE)
         if not hasty:
             return False
-        smaller = self._threads.map(xz.compress, (raw for _, raw in hasty))
-        self._blocks.improve(
-            (number, block.data, block.unpadded) for (number, _), block in zip(hasty, smaller, strict=True)
-        )
+        packed = self._threads.map(partial(self._packed, quick=False), (raw for _, raw in hasty))
+        self._blocks.improve(zip((number for number, _ in hasty), packed, strict=True))
         return True
 
     # -- joining ------------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class Publisher:
         return decide(self._uploads.facts(upload.id), archive, self._config)
 
     def _publish_accepted(self, accepted: list[_Accepted]) -> list[Upload]:
-        with self._journal.writing():
+        with self._journal.writing(durable=False):  # recovery puts them into the queue again
             accepted = [
                 _Accepted(self._uploads.move(one.upload, Stage.PUBLISHING, self._clock()), one.decision)
                 for one in accepted

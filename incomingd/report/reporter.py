@@ -128,12 +128,13 @@ class Reporter:
         """Read what is to be written; True where that was a round."""
         with self._visible:
             published = self._is_switched()
-            busy = self._files.look_at_line()
+            busy = self._files.is_busy()
             if self._round_at is None:
                 self._round_at = max(now + _ROUND, self._rest_until)
             if busy and now < self._round_at and not whole:
                 self._files.draw(everything=False, published=published)
                 return False
+            self._files.look_at_line()
             self._round_at = None  # before the notes are taken: what is noted after that starts the next round
             if now >= self._positions_at:
                 self._files.note_positions()

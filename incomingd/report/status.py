@@ -89,16 +89,19 @@ class StatusFiles:
         """Those queued uploads are to be written anew whose position is not the one that was written."""
         self.note(*(number for number, ahead in self._positions.items() if self._told.get(number) != ahead))
 
+    def is_busy(self) -> bool:
+        """True where an upload is on its way that is not delayed. Raises ``Retry``."""
+        return self._uploads.is_busy()
+
     # -- drawing ------------------------------------------------------------------------------------------------------
 
-    def look_at_line(self) -> bool:
-        """Read from the journal who is on the way; True where anybody is who is not delayed. Raises ``Retry``."""
+    def look_at_line(self) -> None:
+        """Read from the journal who is on the way. Raises ``Retry``."""
         line = self._uploads.line()
         self._line = [(one.id, one.stage) for one in line]
         self._positions = {
             one.id: ahead for ahead, one in enumerate(line) if one.stage is Stage.QUEUED and not one.delayed
         }
-        return any(one.stage is not Stage.RECEIVING and not one.delayed for one in line)
 
     def draw(self, *, everything: bool, published: bool) -> None:
         """Read from the journal how those stand that are noted for now, or all that are noted. Raises ``Retry``.
@@ -113,6 +116,8 @@ class StatusFiles:
             self.note(*noted)
             raise
         self.note(*(upload.id for upload in hidden))
+        if any(one.stage is Stage.QUEUED and not one.delayed and one.id not in self._positions for one in shown):
+            self.look_at_line()
         self._drawn += [(upload, newest[upload.name] == upload.id) for upload in shown]
 
     def _take_noted(self, *, everything: bool) -> set[int]:
