@@ -102,13 +102,22 @@ def show(title: str, rows: Sequence[Row], headings: Mapping[str, str]) -> None:
         table.add_column(heading, justify="right" if heading and heading != "what it is" else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(key, "")) for key in headings))
-    Console(width=100).print(table)
+    Console(width=112).print(table)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.3f}" if value < 10 else f"{value:.1f}"
     return str(value)
+
+
+def _as_json(uploads: int, rows: list[Row], parts: dict[str, list[Row]]) -> str:
+    return json.dumps({"machine": machine(), "uploads": uploads, "rows": rows, "parts": parts}, indent=2) + "\n"
+
+
+def _write_json(file: str | None, uploads: int, rows: list[Row], parts: dict[str, list[Row]]) -> None:
+    if file and file != "-":
+        Path(file).write_text(_as_json(uploads, rows, parts))
 
 
 def _draw(rows: list[Row], folder: Path | None) -> None:
@@ -140,17 +149,18 @@ def main() -> None:
             sizes = [int(size) for size in arguments.packages.split(",")]
             uploads, parts = arguments.uploads or 300, {}
             peers = {int(size) for size in arguments.peers.split(",") if size}
-            rows = scale(Path(folder), sizes, peers, uploads, console.print)
-            headings = _SCALE_HEADINGS
+            rows, headings = [], _SCALE_HEADINGS
+            for row in scale(Path(folder), sizes, peers, uploads, console.print):
+                rows.append(row)
+                _write_json(arguments.json, uploads, rows, parts)  # a long run that is cut off has told what it knows
         else:
             uploads, headings = arguments.uploads or 100, _HEADINGS
             rows, parts = basic(Path(folder), uploads)
-    if arguments.json:
-        text = json.dumps({"machine": machine(), "uploads": uploads, "rows": rows, "parts": parts}, indent=2)
-        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(f"{text}\n")
+            _write_json(arguments.json, uploads, rows, parts)
     if arguments.what == "scale":
         _draw(rows, arguments.plot)
     if arguments.json == "-":
+        sys.stdout.write(_as_json(uploads, rows, parts))
         return
     show(f"{uploads} uploads on {machine()}", rows, headings)
     for title, part_rows in parts.items():

@@ -150,15 +150,19 @@ def proportional_kb(pid: int) -> int:
 
 
 class Reprepro:
-    """reprepro, signing too: include for each upload, processincoming for all at once."""
+    """reprepro, signing too: include for each upload, processincoming for all at once.
 
-    name = "reprepro"
+    It writes what this project writes, .gz and .xz; or .gz alone, which is what it does where nothing is configured.
+    """
 
-    def __init__(self, folder: Path, key_home: Path) -> None:
+    def __init__(self, folder: Path, key_home: Path, *, xz: bool = True) -> None:
+        self.name = "reprepro" if xz else "reprepro, .gz only"
         self.folder, self.home = folder, key_home
         (folder / "conf").mkdir(parents=True)
+        forms = ".gz .xz" if xz else ".gz"
         (folder / "conf/distributions").write_text(
             "Codename: stable\nArchitectures: amd64 source\nComponents: main\nSignWith: yes\n"
+            f"DebIndices: Packages Release {forms}\nDscIndices: Sources Release {forms}\n"
         )
         (folder / "conf/incoming").write_text(
             f"Name: default\nIncomingDir: {folder}/incoming\nTempDir: {folder}/tmp\nDefault: stable\n"

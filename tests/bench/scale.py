@@ -5,7 +5,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,29 +24,29 @@ Tool = Incomingd | Reprepro | Aptly
 
 def scale(
     folder: Path, sizes: Iterable[int], peers_at: Collection[int], uploads: int, say: Callable[[str], None]
-) -> list[Row]:
-    """One row for each tool and size; the others are measured at the sizes in ``peers_at``."""
+) -> Iterator[Row]:
+    """One row for each tool and size, as they are measured; the others at the sizes in ``peers_at``."""
     key_home = folder / "key"
     public = make_key(key_home)
     say(f"making {uploads + _SINGLES} uploads")
     # Spread over the whole index, as the packages of the tree are: its end is cheaper to change than its beginning.
     singles = make_uploads(folder / "singles", key_home, [spread_name(n, "single") for n in range(_SINGLES)])
     batch = make_uploads(folder / "batch", key_home, [spread_name(n, "batch") for n in range(uploads)])
-    rows: list[Row] = []
     for size in sizes:
         say(f"making {size} packages")
         tree, at = make_tree(folder / f"tree{size}", size), folder / f"at{size}"
         tools: list[Callable[[], Tool]] = [lambda at=at: Incomingd(at / "incomingd", public)]
         if size in peers_at:
             tools.append(lambda at=at: Reprepro(at / "reprepro", key_home))
+            tools.append(lambda at=at: Reprepro(at / "reprepro-gz", key_home, xz=False))
             if shutil.which("aptly"):
                 tools.append(lambda at=at: Aptly(at / "aptly", key_home))
         for make in tools:
-            rows.append(_measure(make(), size, tree, singles, batch, say))
-            say(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
+            row = _measure(make(), size, tree, singles, batch, say)
+            say(", ".join(f"{key} {value}" for key, value in row.items()))
+            yield row
         for done in (tree, at):
             shutil.rmtree(done, ignore_errors=True)
-    return rows
 
 
 def _measure(
