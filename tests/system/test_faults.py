@@ -131,7 +131,7 @@ def test_an_upload_that_cannot_be_read(idle: Instance, builder: Builder) -> None
     shutil.move(upload.folder, idle.incoming / upload.name)  # keeps the owner
     assert idle.failed(upload.name) == ["unreadable-file"]
     kept = idle.state / "rejected" / str(idle.wait(upload.name)["id"])
-    assert [file.suffix for file in kept.rglob("*.changes")] == [".changes"]
+    until(lambda: [file.suffix for file in kept.rglob("*.changes")] == [".changes"], "what is kept of it")
     idle.succeeded(builder.upload("spring").send_directory(idle.incoming))
 
 
