@@ -11,7 +11,7 @@ Rules:
 Failures are ``OSError``; a missing place on the disk and a missing right are the environment's, and the caller says so.
 """
 
-from incomingd.fsio.naming import link, make_directories, place, rename, rename_durable, switch
+from incomingd.fsio.naming import link, make_directories, place, rename, rename_durable, switch, write_twice
 from incomingd.fsio.reading import (
     NotRegularError,
     directory,
@@ -54,4 +54,5 @@ __all__ = [
     "write_atomic",
     "write_durable",
     "write_new",
+    "write_twice",
 ]

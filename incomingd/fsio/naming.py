@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from incomingd.fsio.reading import CHUNK
-from incomingd.fsio.writing import TEMPORARY, sync, write_new
+from incomingd.fsio.writing import TEMPORARY, sync, temporary_of, write_new
 
 #: Another file system or mount, no links there, or too many of them.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
@@ -33,20 +33,38 @@ def place(source: Path, target: Path) -> None:
     with contextlib.suppress(OSError):  # nearly always it is not there, and one call does it
         os.link(source, target, follow_symlinks=False)
         return
-    temporary = target.with_name(f"{TEMPORARY}{target.name[:200]}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        os.link(source, temporary, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
-        with source.open("rb") as original:
-            write_new(temporary, iter(lambda: original.read(CHUNK), b""))
+    temporary = temporary_of(target)
+    _copy_or_link(source, temporary)
     os.replace(temporary, target)
     # rename(2) of two links to one inode does nothing and leaves both.
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
+
+
+def write_twice(path: Path, also: Path, data: bytes) -> None:
+    """:func:`write_atomic` under two names, with one writing where the file system has links."""
+    temporary, second = temporary_of(path), temporary_of(also)
+    write_new(temporary, [data])
+    _copy_or_link(temporary, second)
+    os.replace(temporary, path)
+    os.replace(second, also)
+
+
+def _copy_or_link(source: Path, target: Path) -> None:
+    """Not synced; ``target`` is nobody else's."""
+    for _ in range(2):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except FileExistsError:  # a crash has left it
+            target.unlink()
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            with source.open("rb") as original:
+                write_new(target, iter(lambda: original.read(CHUNK), b""))
+            return
+        else:
+            return
 
 
 def link(source: Path | str, target: Path, *, source_fd: int | None = None) -> None:

@@ -16,12 +16,20 @@ _SYNC_WHOLE = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def temporary_of(path: Path) -> Path:
+    """Where what is to have the name ``path`` is made: beside it, and nobody else's."""
+    return path.with_name(f"{TEMPORARY}{path.name[:200]}.{os.getpid()}")
+
+
 @contextlib.contextmanager
 def open_new(path: Path, mode: int) -> Iterator[int]:
     """A descriptor of a new, empty file, in place of whatever had the name."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, how, mode)
+    except FileExistsError:
+        os.unlink(path)
+        fd = os.open(path, how, mode)
     try:
         os.fchmod(fd, mode)  # whatever the umask
         yield fd
@@ -45,14 +53,14 @@ def write_new(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a derived file: a reader sees the old bytes or the new ones. Not synced."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name[:200]}.{os.getpid()}")
+    temporary = temporary_of(path)
     write_new(temporary, [data], mode)
     os.replace(temporary, path)
 
 
 def write_durable(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file so that a power cut leaves the old bytes or the new ones, and after the call the new ones."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name[:200]}.{os.getpid()}")
+    temporary = temporary_of(path)
     write_new(temporary, [data], mode)
     sync([temporary])
     os.replace(temporary, path)
@@ -60,10 +68,14 @@ def write_durable(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A new, empty file that nobody looks at yet, open for writing. Not synced: see :func:`sync`."""
-    with open_new(path, mode) as fd, open(fd, "wb", buffering=CHUNK, closefd=False) as out:
-        yield out
+def new_file(path: Path, mode: int = 0o644, *, synced: bool = False) -> Iterator[BinaryIO]:
+    """A new, empty file that nobody looks at yet, open for writing. Its bytes are ``synced`` at the end, not its name:
+    see :func:`sync`."""
+    with open_new(path, mode) as fd:
+        with open(fd, "wb", buffering=CHUNK, closefd=False) as out:
+            yield out
+        if synced:
+            os.fsync(fd)
 
 
 def sync(paths: Iterable[Path]) -> None:

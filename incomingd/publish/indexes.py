@@ -11,9 +11,11 @@ On the way of an upload compression is quick, for a third of the time and an eig
 import gzip
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,10 +24,12 @@ import zstandard
 
 from incomingd import fsio
 from incomingd.config import PublishConfig
-from incomingd.journal.blocks import Block, Blocks, SectionBlocks
+from incomingd.journal.blocks import Block, Blocks, LostBlockError, SectionBlocks
 from incomingd.journal.generations import IndexFile
 from incomingd.publish import blocks, xz
 from incomingd.publish.translations import View
+
+log = logging.getLogger(__name__)
 
 #: Blocks stored in one transaction while a large index is made: bounds the memory (some 3 MB).
 _STORE_AT_ONCE = 16
@@ -50,45 +54,66 @@ class IndexWriter:
         self._config = config
         self._blocks = store
         self._forms = ("gz", "xz", "zst") if config.zstd else ("gz", "xz")
-        # By suite and file the run that was written last, and the digests before every so many of its blocks.
-        self._marks: dict[tuple[str, str], tuple[list[Block], list[_Sums]]] = {}
+        # By suite and section what is committed: the run, and the raw digests before every so many of its blocks.
+        self._known: dict[tuple[str, str], _Known] = {}
+        self._written: dict[tuple[str, str], _Known] = {}  # and what is not, yet
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="index")
 
     def write(
         self, suite: str, section: str, view: View, changes: Mapping[str, bytes | None], folder: Path, *, anew: bool
     ) -> tuple[list[IndexFile], SectionBlocks]:
-        """Write the section's files into ``folder`` and by hash below it; not synced.
+        """Write the section's files into ``folder`` and by hash below it; their bytes are synced, their names are not.
 
         ``view`` shows the stanzas as they were; ``changes`` are those that change, by name, None for one that leaves.
         ``anew`` rebuilds every block, as does a store that has lost some. Returns the files for the Release, the
         uncompressed one first, and the change of the run for the commit.
         """
-        stored = self._blocks.run(suite, section)
+        job = _Job(suite=suite, section=section, view=view, changes=changes, folder=folder)
+        known = self._known.pop((suite, section), None)
+        stored = known.run if known else self._blocks.run(suite, section)
         # Where some of the store is lost the packages still say what there was.
-        old = [] if anew or not self._blocks.has_all(suite, section, ("raw", *self._forms)) else stored
-        run, added = self._recut(section, view, old, changes)
+        whole = known is not None or self._blocks.has_all(suite, section, ("raw", *self._forms))
+        try:
+            return self._write(job, stored, stored if whole and not anew else [], known)
+        except LostBlockError as lost:
+            log.warning("%s: %s is made anew: %s", suite, section, lost)
+            return self._write(job, stored, [], None)
+
+    def committed(self, suite: str, changed: SectionBlocks) -> None:
+        """What was written is in force: the next publish of that section goes on from it."""
+        written = self._written.pop((suite, changed.section), None)
+        if written is not None:
+            self._known[suite, changed.section] = written
+
+    def _write(
+        self, job: "_Job", stored: Sequence[Block], old: Sequence[Block], known: "_Known | None"
+    ) -> tuple[list[IndexFile], SectionBlocks]:
+        """``stored`` is the run that the new one replaces, ``old`` what of it can be used."""
+        run, added = self._recut(job, old)
         kept = {block.id for block in run}
         removed = tuple(block.id for block in stored if block.id not in kept)
-        name = f"{section}/{index_name(section)}"
-        raw = self._threads.submit(self._hash_raw, suite, name, stored, run)
-        files = self._threads.map(lambda form: self._write_form(name, form, run, folder), self._forms)
-        return [raw.result(), *files], SectionBlocks(section, removed, tuple(added))
+        name = f"{job.section}/{index_name(job.section)}"
+        raw = self._threads.submit(self._hash_raw, name, known, run)
+        written = [self._threads.submit(self._write_form, name, form, run, job.folder) for form in self._forms]
+        wait(written)  # whatever fails, none of them goes on
+        first, marks = raw.result()
+        files = [first, *(one.result() for one in written)]
+        self._written[job.suite, job.section] = _Known(run=run, marks=marks)
+        return files, SectionBlocks(section=job.section, removed=removed, added=tuple(added))
 
-    def _recut(
-        self, section: str, view: View, old: Sequence[Block], changes: Mapping[str, bytes | None]
-    ) -> tuple[list[Block], list[Block]]:
+    def _recut(self, job: "_Job", old: Sequence[Block]) -> tuple[list[Block], list[Block]]:
         """The section's new run, and those of its blocks that are new."""
 
         def read(start: str) -> Generator[tuple[str, bytes], None, None]:
-            return blocks.changed(lambda name: view.stanzas(section, name), changes, start)
+            return blocks.changed(lambda name: job.view.stanzas(job.section, name), job.changes, start)
 
         if not old:
-            added = self._store(blocks.cut(read("")), quick=False)
-            return added, added
+            made = self._store(blocks.cut(read("")), quick=False)
+            return made, made
         kept = {block.first: block for block in old}
 
         def fresh() -> Iterator[blocks.Chunk]:
-            for recut in blocks.recut([block.first for block in old], changes, read):
+            for recut in blocks.recut([block.first for block in old], job.changes, read):
                 for first in recut.dropped:
                     del kept[first]
                 yield from recut.chunks
@@ -129,25 +154,22 @@ class IndexWriter:
 
     # -- joining ------------------------------------------------------------------------------------------------------
 
-    def _hash_raw(self, suite: str, name: str, stored: list[Block], run: list[Block]) -> IndexFile:
+    def _hash_raw(self, name: str, known: "_Known | None", run: list[Block]) -> tuple[IndexFile, list["_Sums"]]:
         """Nobody reads the raw bytes but this: it goes on from the last mark before the first block that is new."""
-        known, marks = self._marks.pop((suite, name), ([], []))
-        # What was written and never committed is no base: its blocks' ids may be others' by now.
-        same = _alike(stored, run) if known == stored else 0
-        del marks[same // _MARK_EVERY + 1 :]
+        marks = known.marks[: _alike(known.run, run) // _MARK_EVERY + 1] if known else []
         sums = marks.pop() if marks else _Sums(sha512=self._config.sha512)
         start = len(marks) * _MARK_EVERY
         for number, (data, _) in enumerate(self._blocks.data(run[start:], "raw"), start):
             if number % _MARK_EVERY == 0:
                 marks.append(sums.copy())
             sums.update(data)
-        self._marks[suite, name] = run, marks
-        return sums.file(name, stored=False)
+        return sums.file(name, stored=False), marks
 
     def _write_form(self, name: str, form: str, run: list[Block], folder: Path) -> IndexFile:
         path = folder / f"{name.rpartition('/')[2]}.{form}"
         sums = _Sums(sha512=self._config.sha512)
-        with fsio.new_file(path) as out:
+        # Synced here: one form is on its way to the disk while the others are being hashed.
+        with fsio.new_file(path, synced=True) as out:
             for chunk in self._joined(form, run):
                 sums.update(chunk)
                 out.write(chunk)
@@ -163,6 +185,25 @@ class IndexWriter:
             empty = gzip.compress(b"", mtime=0) if form == "gz" else zstandard.ZstdCompressor().compress(b"")
             return iter([empty])
         return (packed for packed, _ in data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One section to be written into ``folder``; what it was, and what changes (:meth:`IndexWriter.write`)."""
+
+    suite: str
+    section: str
+    view: View
+    changes: Mapping[str, bytes | None]
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """One section as it was written last."""
+
+    run: list[Block]
+    marks: list["_Sums"]
 
 
 class _Sums:

@@ -165,7 +165,7 @@ class Publisher:
             raise
         with self._visible:
             ended = self._commit(accepted, built)
-            self._switch_all(built)
+            self._committed(built)
         return ended
 
     def _place(self, accepted: Iterable[_Accepted]) -> None:
@@ -178,7 +178,7 @@ class Publisher:
     def _commit_import(self, commit: Callable[[], Upload], built: list[Built]) -> Upload:
         with self._visible:
             ended = commit()
-            self._switch_all(built)
+            self._committed(built)
         return ended
 
     def _build(self, accepted: list[_Accepted]) -> list[Built]:
@@ -235,7 +235,8 @@ class Publisher:
             already_published=already,
         )
 
-    def _switch_all(self, built: Iterable[Built]) -> None:
+    def _committed(self, built: Sequence[Built]) -> None:
+        self._builder.committed(built)
         # After the commit there is no way back: a switch that fails is tried again until it succeeds, by prepare().
         for one in built:
             try:
@@ -289,7 +290,7 @@ class Publisher:
                         suite.name, built.generation.number, [(change, None) for change in changes], self._clock()
                     )
                     self._add_generations([built])
-                self._switch_all([built])
+                self._committed([built])
             log.info("%s: generation %d (%s)", suite.name, built.generation.number, reason)
 
     def _is_there(self, generation: Generation) -> bool:

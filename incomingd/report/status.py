@@ -159,10 +159,11 @@ class StatusFiles:
         position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED and not upload.delayed else None
         members = {key: _json(value) for key, value in render(upload, position).items()}
         self._entries[upload.id] = (upload.stage, _entry(members))
-        own = self._places.status_by_id(upload.id)
-        fsio.write_atomic(own, _object(members))
+        own, data = self._places.status_by_id(upload.id), _object(members)
         if is_newest and UPLOAD_NAME.fullmatch(upload.name) and upload.name not in _RESERVED:
-            fsio.place(own, self._places.status_of(upload.name))
+            fsio.write_twice(own, self._places.status_of(upload.name), data)
+        else:
+            fsio.write_atomic(own, data)
         if position is not None:
             self._told[upload.id] = position
 
