@@ -34,6 +34,8 @@ _ZSTD_WINDOW = 1 << 27
 _ZSTD_CHUNK = 1 << 10
 #: Files, links, devices, directories and GNU's long names: what dpkg unpacks (deb(5)).
 _DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
+#: A stream of so many bytes that makes at most so many is read at once.
+_SMALL, _SMALL_OUT = 256 << 10, 1 << 20
 #: What may come out of any stream, and for each byte that goes in, so that a bomb ends within seconds.
 _FREE, _GROWTH = 1 << 30, 200
 
@@ -198,7 +200,7 @@ def tar_stream(
     of use.
     """
     with _opened(path, ending, offset, size, limit) as raw:
-        yield _members(raw, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
+        yield _members(raw, "r:" if raw.seekable() else "r|", _DebHeader if deb else _Header)
 
 
 def read_through(path: Path, ending: str, *, limit: int) -> None:
@@ -218,13 +220,31 @@ def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) 
             with translated():
                 yield _Forward(_Part(file, offset, length), 1 << 12)
             return
-        part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
         most = min(limit, _FREE + _GROWTH * length)
         with translated():
-            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending), most), 1 << 16))
+            whole = _small(file, ending, offset, length, most)
+            if whole is not None:
+                yield whole
+                return
+            part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
+            raw = _bounded(part, ending, most)
             yield raw
             while raw.read(1 << 20):
                 pass
+
+
+def _bounded(source: IO[bytes], ending: str, most: int) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(source, ending), most), 1 << 16))
+
+
+def _small(file: IO[bytes], ending: str, offset: int, length: int, most: int) -> io.BytesIO | None:
+    """All that a small stream makes, read to its end; None where it makes more. Most packages are small, and tarfile
+    reads memory in half of the time that it takes for a stream."""
+    if length > _SMALL:
+        return None
+    file.seek(offset)
+    out = _bounded(io.BytesIO(file.read(length)), ending, most).read(_SMALL_OUT + 1)
+    return io.BytesIO(out) if len(out) <= _SMALL_OUT else None
 
 
 class _Header(tarfile.TarInfo):
