@@ -37,8 +37,9 @@ _START = 60.0
 _MOMENT = 1.0
 #: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory. The last one stays.
 _IDLE = 30.0
-#: After so many checks a worker is replaced, and after one that left it larger than this many bytes.
-_MAX_CHECKS, _MAX_SIZE = 500, 96 << 20
+#: After so many checks a worker is replaced, and after one that left it larger than this many bytes. Starting one takes
+#: as much processor time as a hundred checks.
+_MAX_CHECKS, _MAX_SIZE = 5000, 96 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
