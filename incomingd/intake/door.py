@@ -177,7 +177,8 @@ class Door:
         now, identity = moment.monotonic, _identity(fd)
         fresh = self._watch is None or self._watch.tend(identity, now)
         self._check_area(identity, now)
-        heard = self._desk.hints.take(self.queue.name)
+        # The folders for delayed uploads have no watch: what was heard of the queue is all of its incoming directory's.
+        heard = self._desk.hints.take(self.queue.name) if self.queue.delay is None else Heard()
         found = scan.survey(fd, delayed=self.queue.delay is None and self.queue.delayed > 0)
         self._withdraw(found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()

@@ -2,12 +2,14 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from incomingd.intake.ripeness import Moment
 from tests.intake.conftest import Inbox, changes_text, needs_root
 
 
@@ -70,6 +72,20 @@ def test_the_same_name_in_two_of_them_is_two_uploads(inbox: Inbox) -> None:
     inbox.look_everywhere()
     assert len(inbox.uploads.open()) == 3
     assert inbox.look_everywhere(after=3) == ["hello"] * 3
+
+
+def test_what_was_heard_of_incoming_is_not_lost_on_them(inbox: Inbox) -> None:
+    """What is renamed in while the folders are looked at is taken by the next look, complete or not."""
+    inbox.look_everywhere()
+    incomplete = inbox.path / ".job-1"
+    incomplete.mkdir()
+    (incomplete / "hello.changes").write_text(changes_text(hello_deb=9))
+    inbox.look()
+    incomplete.rename(inbox.path / "job-1")
+    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    for door in inbox.doors[1:]:
+        door.look(Moment(wall=time.time(), monotonic=time.monotonic()))
+    assert inbox.look() == ["job-1"]
 
 
 def test_commands_are_not_delayed(inbox: Inbox) -> None:
