@@ -13,13 +13,15 @@ from typing import Any
 
 import click
 
+from incomingd import codec
+from incomingd.cli.called import names, newest, upload_name
 from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json, print_table
-from incomingd.cli.polled import Polled, upload_name
+from incomingd.cli.polled import Polled
 from incomingd.cli.sole import running, sole
 from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
 from incomingd.journal.control import Control, Hold
 from incomingd.journal.uploads import Uploads
-from incomingd.model import Upload, UploadKind
+from incomingd.model import Upload, UploadKind, plain
 from incomingd.report.status import render
 from incomingd.states import Stage
 
@@ -29,8 +31,9 @@ _PATIENCE = 10.0
 
 @click.command()
 @click.argument("reason", nargs=-1)
+@json_option
 @needs_instance
-def hold(instance: Instance, reason: Sequence[str]) -> None:
+def hold(instance: Instance, reason: Sequence[str], as_json: bool) -> None:
     """Put publishing on hold; uploads still come in, are checked and wait in the queue.
 
     The hold lasts over restarts, until release. What is being published at this moment is published first: when this
@@ -42,14 +45,18 @@ def hold(instance: Instance, reason: Sequence[str]) -> None:
         Control(journal).hold(held)
     finally:
         journal.close()
-    click.echo(str(held))
+    if as_json:
+        print_json({"hold": _hold_shown(held)})
+    else:
+        click.echo(str(held))
     if not _told(instance, lambda state: state in ("held", "halted")):
         click.echo("incomingctl: what is being published now goes on; see: incomingctl status", err=True)
 
 
 @click.command()
+@json_option
 @needs_instance
-def release(instance: Instance) -> None:
+def release(instance: Instance, as_json: bool) -> None:
     """Publish again what waits since hold."""
     journal = instance.journal(writing=True)
     try:
@@ -57,11 +64,12 @@ def release(instance: Instance) -> None:
         waiting = Uploads(journal).waiting()[0]
     finally:
         journal.close()
-    if not was_held:
-        click.echo("publishing was not on hold")
-        return
-    _told(instance, lambda state: state != "held")
-    click.echo(f"publishing goes on; {waiting} in the queue")
+    if was_held:
+        _told(instance, lambda state: state != "held")
+    if as_json:
+        print_json({"was_held": was_held, "waiting": waiting})
+    else:
+        click.echo(f"publishing goes on; {waiting} in the queue" if was_held else "publishing was not on hold")
 
 
 def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
@@ -92,8 +100,7 @@ def queue(instance: Instance, as_json: bool) -> None:
         journal.close()
     rows = list(_with_positions(waiting))
     if as_json:
-        hold = None if held is None else {"at": held.at.isoformat(), "reason": held.reason}
-        print_json({"hold": hold, "uploads": [_shown(upload, ahead) for upload, ahead in rows]})
+        print_json({"hold": _hold_shown(held), "uploads": [_shown(upload, ahead) for upload, ahead in rows]})
         return
     if held:
         click.echo(str(held))
@@ -121,6 +128,10 @@ def _with_positions(waiting: Iterable[Upload]) -> Iterable[tuple[Upload, int | N
             ahead += 1
 
 
+def _hold_shown(held: Hold | None) -> dict[str, str] | None:
+    return None if held is None else {"at": codec.timestamp(held.at), "reason": held.reason}
+
+
 def _shown(upload: Upload, ahead: int | None) -> dict[str, Any]:
     shown = render(upload, ahead)
     del shown["log"]
@@ -138,9 +149,10 @@ def _seconds(at: datetime) -> str:
 @click.command()
 @click.argument("name", metavar="NAME|#ID")
 @click.option("--reason", default="", help="Shown to the uploader.")
+@json_option
 @needs_instance
 @click.pass_context
-def cancel(ctx: click.Context, instance: Instance, name: str, reason: str) -> None:
+def cancel(ctx: click.Context, instance: Instance, name: str, reason: str, as_json: bool) -> None:
     """Cancel an upload, or a request, that has not been published yet.
 
     It ends as FAILED, and its files are kept in state/rejected/ID. Exits with 1 where it comes too late.
@@ -165,20 +177,16 @@ def cancel(ctx: click.Context, instance: Instance, name: str, reason: str) -> No
     if not alone:
         running(instance.places, wake=True)
         _await_status(instance, now)
-    click.echo(f"{now}: cancelled")
+    if as_json:
+        print_json(_shown(now, None))
+    else:
+        click.echo(f"{now}: cancelled")
 
 
 def _open_upload(uploads: Uploads, name: str) -> Upload | None:
     """The newest upload of that name that has not ended; else the newest of all."""
-    if name.startswith("#"):
-        return _by_id(uploads, name)
-    mine = [upload for upload in uploads.open() if upload.name == name]
-    return max(mine, key=lambda upload: upload.id) if mine else uploads.newest(name)
-
-
-def _by_id(uploads: Uploads, name: str) -> Upload | None:
-    found = uploads.many([int(name[1:])]) if name[1:].isdecimal() else []
-    return found[0] if found else None
+    mine = [upload for upload in uploads.open() if upload.name in map(plain, names(name))]
+    return max(mine, key=lambda upload: upload.id) if mine else newest(uploads, name)
 
 
 def _unknown(instance: Instance, name: str) -> str:
@@ -199,9 +207,10 @@ def _await_status(instance: Instance, upload: Upload) -> None:
 
 @click.command()
 @click.argument("name", metavar="NAME|#ID")
+@json_option
 @needs_instance
 @click.pass_context
-def retry(ctx: click.Context, instance: Instance, name: str) -> None:
+def retry(ctx: click.Context, instance: Instance, name: str, as_json: bool) -> None:
     """Send an upload that FAILED in again, from its kept files.
 
     It gets a new id and a new place in the queue; the files move from state/rejected/ID back to incoming, to be taken
@@ -209,9 +218,8 @@ def retry(ctx: click.Context, instance: Instance, name: str) -> None:
     """
     journal = instance.journal()
     try:
-        uploads = Uploads(journal)
         known = upload_name(name)
-        old = _by_id(uploads, known) if known.startswith("#") else uploads.newest(known)
+        old = newest(Uploads(journal), known)
     finally:
         journal.close()
     if old is None:
@@ -223,7 +231,10 @@ def retry(ctx: click.Context, instance: Instance, name: str) -> None:
     if old.kind is not UploadKind.OPERATION:
         _await_kept(instance, old)
     sent = send_again(instance.config, instance.places, old)
-    click.echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
+    if as_json:
+        print_json({"name": sent, "retry_of": old.id})
+    else:
+        click.echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
 
 
 def _await_kept(instance: Instance, old: Upload) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import click
 
 from incomingd import codec
+from incomingd.cli.called import newest, upload_name
 from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json, print_table
-from incomingd.cli.polled import upload_name
 from incomingd.cli.status import print_upload
 from incomingd.config import Config
 from incomingd.errors import ConfigError
@@ -90,7 +90,7 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
     published, the upload that brought it, who signed that, its files, and the suites that have it now.
     """
     journal = instance.journal()
-    upload = None if version else _upload(Uploads(journal), upload_name(name))
+    upload = None if version else newest(Uploads(journal), upload_name(name))
     packages = Queries(journal).provenance(name, version)
     if upload is None and not packages:
         click.echo(
@@ -105,15 +105,6 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
         print_upload(render(upload, None))
     for package in packages:
         _print_package(package)
-
-
-def _upload(uploads: Uploads, name: str) -> Upload | None:
-    if not name.startswith("#"):
-        return uploads.newest(name)
-    try:
-        return uploads.get(int(name[1:]))
-    except (KeyError, ValueError):
-        return None
 
 
 def _print_package(package: Provenance) -> None:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from incomingd.cli import called
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import ConfigError
-from incomingd.model import UPLOAD_NAME
+from incomingd.model import UPLOAD_NAME, plain
 from incomingd.places import Places
 
 SUCCEEDED, FAILED = 2, 3
+#: ``status/index.json`` is no upload's.
+INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +25,24 @@ class Polled:
 
     def upload(self, name: str) -> dict[str, Any] | None:
         """The newest upload of that name, or the one with that id where ``name`` is ``#ID``."""
-        places = Places(self.config)
-        if name.startswith("#") and name[1:].isdecimal():
-            return _read(places.status_by_id(int(name[1:])))
+        upload_id = called.number(name)
+        if upload_id is not None:
+            return self._by_id(upload_id)
+        found = [upload for one in called.names(name) if (upload := self._newest(one))]
+        return max(found, key=lambda upload: int(upload["id"]), default=None)
+
+    def _by_id(self, upload_id: int) -> dict[str, Any] | None:
+        return _read(Places(self.config).status_by_id(upload_id))
+
+    def _newest(self, name: str) -> dict[str, Any] | None:
         # A stray path would look into other folders.
-        return _read(places.status_of(name)) if UPLOAD_NAME.fullmatch(name) and name != "index" else None
+        if UPLOAD_NAME.fullmatch(name) and name != INDEX:
+            return _read(Places(self.config).status_of(name))
+        # One that is refused for its name, or is called as index.json is, has no file but that of its number.
+        index = self.index() or {}
+        listed = (*index.get("in_flight", ()), *index.get("ended", ()))
+        newest = max((int(upload["id"]) for upload in listed if upload["name"] == plain(name)), default=None)
+        return None if newest is None else self._by_id(newest)
 
     def index(self) -> dict[str, Any] | None:
         """index.json."""
@@ -42,7 +58,7 @@ class Polled:
 
     def dropped(self, name: str) -> bool:
         """True where an upload of that name lies in an incoming folder and has not been taken yet."""
-        return any(_lies_in(queue, name) for queue in self.config.queues)
+        return any(_lies_in(queue, one) for queue in self.config.queues for one in called.names(name))
 
 
 def _lies_in(queue: QueueConfig, name: str) -> bool:
@@ -64,11 +80,6 @@ def stopped_by(index: dict[str, Any] | None, state: str) -> str | None:
     """The first reason that index.json gives, where the service is in that state."""
     health = (index or {}).get("health", {})
     return str((health.get("reasons") or [f"it is {state}"])[0]) if health.get("state") == state else None
-
-
-def upload_name(given: str) -> str:
-    """What people call an upload: its name, its directory with a slash behind it, or its .changes."""
-    return Path(given).name.removesuffix(".changes") if not given.startswith("#") else given
 
 
 def problem_lines(upload: dict[str, Any]) -> list[str]:

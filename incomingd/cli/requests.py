@@ -68,7 +68,7 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
     waiting = Waiting(Polled(instance.config), [f"#{asked.id}"], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
-        print_json(waiting.ended)
+        print_json(waiting.found)
     return code
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
+from incomingd.cli.called import upload_name
 from incomingd.cli.edge import FAILED, HALTED, Instance, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import Polled, problem_lines, upload_name
+from incomingd.cli.polled import Polled, problem_lines
 
 #: How many of the ended uploads are shown to people.
 _ENDED_SHOWN = 10

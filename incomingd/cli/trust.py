@@ -38,9 +38,10 @@ def trust(instance: Instance, keyfile: BinaryIO, as_json: bool) -> None:
 
 @click.command()
 @click.argument("fingerprint", metavar="FPR")
+@json_option
 @needs_instance
 @click.pass_context
-def untrust(ctx: click.Context, instance: Instance, fingerprint: str) -> None:
+def untrust(ctx: click.Context, instance: Instance, fingerprint: str, as_json: bool) -> None:
     """Trust the key with the full fingerprint FPR no longer. What it uploaded stays."""
     instance.become_owner()
     try:
@@ -48,4 +49,7 @@ def untrust(ctx: click.Context, instance: Instance, fingerprint: str) -> None:
     except KeyringError as error:
         click.echo(f"incomingctl: {error}", err=True)
         ctx.exit(FAILED)
-    click.echo(f"no longer trusted: {fingerprint}")
+    if as_json:
+        print_json({"fingerprint": fingerprint.replace(" ", "").upper()})
+    else:
+        click.echo(f"no longer trusted: {fingerprint}")

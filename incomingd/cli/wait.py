@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import click
 
+from incomingd.cli.called import upload_name
 from incomingd.cli.edge import FAILED, HALTED, TIMED_OUT, Instance, console, json_option, needs_instance, print_json
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import SUCCEEDED, Polled, problem_lines, upload_name
+from incomingd.cli.polled import SUCCEEDED, Polled, problem_lines
 from incomingd.cli.status import due
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
@@ -36,7 +37,7 @@ def wait(ctx: click.Context, instance: Instance, names: Sequence[str], timeout: 
     waiting = Waiting(Polled(instance.config), [upload_name(name) for name in names], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
-        print_json(waiting.ended)
+        print_json(waiting.found)
     ctx.exit(code)
 
 
@@ -57,13 +58,19 @@ class Source(Protocol):
 
 
 class Waiting:
-    """The uploads that are waited for; ``ended`` holds what ended, in that order."""
+    """The uploads that are waited for; ``ended`` holds what ended, in that order, ``under_way`` what has not."""
 
     def __init__(self, polled: Source, names: Sequence[str], *, quiet: bool) -> None:
         self.polled = polled
         self.open = dict.fromkeys(names)
         self.ended: list[dict[str, Any]] = []
+        self.under_way: list[dict[str, Any]] = []
         self.quiet = quiet
+
+    @property
+    def found(self) -> list[dict[str, Any]]:
+        """The status of each upload that is known, those first that have ended."""
+        return [*self.ended, *self.under_way]
 
     def run(self, timeout: float | None) -> int:
         """Wait; the exit code."""
@@ -88,6 +95,7 @@ class Waiting:
     def _look(self) -> list[str]:
         """Print what has ended; one line for each upload that has not."""
         lines = []
+        self.under_way = []
         for name in list(self.open):
             # In this order: an upload leaves its incoming folder only after its own status was written.
             waits = self.polled.dropped(name)
@@ -98,6 +106,7 @@ class Waiting:
                 lines.append(f"{name}: unknown so far; nothing of that name is in incoming")
             elif upload["finished_at"] is None:
                 lines.append(_under_way(upload))
+                self.under_way.append(upload)
             else:
                 del self.open[name]
                 self.ended.append(upload)

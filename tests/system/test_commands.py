@@ -129,6 +129,20 @@ def test_all_problems_are_told_together_wherever_one_looks(instance: Instance, b
     assert message == 'Distribution has "nowhere", and known are stable; correct the changelog\'s distribution'
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("job 1", 1), ("jöb", 1), ("index", 0), ("hello_1.0-1_amd64.changes", 0)], ids=str
+)
+def test_waiting_for_one_whose_name_is_odd(instance: Instance, builder: Builder, name: str, code: int) -> None:
+    """Of these, none has a status file of the name that was given; all end, and must not be waited for for ever."""
+    builder.upload("hello", "1.0-1").send_directory(instance.incoming, name)
+    waited = instance.ctl("wait", name)
+    assert waited.returncode == code, waited.stdout + waited.stderr
+    assert ("[bad-upload-name]" in waited.stdout) == (code == 1)
+    for verb in ("status", "show"):
+        assert name in instance.ctl(verb, name).stdout
+    assert "it is published already" in (late := instance.ctl("cancel", name)).stderr or code == 1, late
+
+
 def test_waiting_for_what_never_comes_ends_in_time(instance: Instance) -> None:
     done = instance.ctl("wait", "nothing", "--timeout", "0.2")
     assert done.returncode == 3

@@ -1,7 +1,9 @@
 """An operator's hand on the queue: hold and release, queue, cancel, retry, with a daemon and without one."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,28 @@ def test_the_queue_in_its_order(instance: Instance, builder: Builder) -> None:
 
 
 # -- cancel -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_says_its_facts_to_scripts(instance: Instance, builder: Builder) -> None:
+    def said(*words: str) -> Any:
+        return json.loads(done(instance, *words, "--json"))
+
+    hold = said("hold", "moving", "the", "disks")["hold"]
+    assert hold["reason"] == "moving the disks"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", hold["at"])
+    assert said("queue") == {"hold": hold, "uploads": []}
+    name = builder.upload("hello", "1.0-1").send_directory(instance.incoming)
+    queued(instance, name)
+    late = instance.ctl("wait", name, "--timeout", "0.1", "--json")
+    assert (late.returncode, [one["stage"] for one in json.loads(late.stdout)]) == (3, ["queued"])
+    cancelled = said("cancel", name)
+    assert (cancelled["state_name"], cancelled["stage"]) == ("FAILED", "cancelled")
+    assert said("retry", name) == {"name": name, "retry_of": cancelled["id"]}
+    queued(instance, name)
+    assert said("release") == {"was_held": True, "waiting": 1}
+    assert said("release")["was_held"] is False
+    instance.succeeded(name)
+    assert said("untrust", builder.key.lower()) == {"fingerprint": builder.key}
 
 
 def test_cancel_one_that_waits_to_be_published(instance: Instance, builder: Builder) -> None:
