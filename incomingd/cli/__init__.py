@@ -4,7 +4,8 @@ One module for each verb, or for a few that answer the same kind of question. Ve
 ``status``) read the status folder as any script could; the others read the journal, and need the daemon's rights.
 What an operator asks for goes into the journal's queue and is done by the daemon, in order with the uploads.
 
-Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 timed out, 4 the service is halted.
+Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 timed out, 4 the service is halted; 130
+and 143 where SIGINT or SIGTERM ended it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from incomingd import __version__
-from incomingd.cli.edge import FAILED, HALTED, USAGE, Instance
+from incomingd.cli.edge import FAILED, HALTED, INTERRUPTED, USAGE, Instance
 from incomingd.errors import ConfigError, Halt, Retry
 
 #: Each verb's module and function, in the order of a day's work. A module is loaded when its verb is called: all of
@@ -68,6 +69,10 @@ class _Verbs(click.Group):
         except Retry as error:
             _say([str(error)])
             ctx.exit(FAILED)
+        except KeyboardInterrupt:
+            # Not 1, which says that the thing asked about failed.
+            _say(["interrupted"])
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise  # click ends quietly
         except OSError as error:

@@ -152,8 +152,9 @@ class _Ssh:
                 f"chmod 644 -- {old}/* && mv -- {old} {new}"
             )
             self._checked(self._ssh(rename), f"it could not be renamed to {target}")
-        except (CarrierError, KeyboardInterrupt):
-            self._ssh(f"rm -rf -- {old}")
+        except BaseException:  # also where it is interrupted: nobody else would ever remove it
+            # A server that lost its client may be writing for a moment yet.
+            self._ssh(f"rm -rf -- {old} || {{ sleep 1; rm -rf -- {old}; }}")
             raise
 
     def _rsync(self, sources: Sequence[str], hidden: str) -> None:
@@ -166,7 +167,9 @@ class _Ssh:
 
     def _sftp_put(self, files: Sequence[Path], name: str) -> None:
         hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
-        lines = [f"mkdir {_quoted(hidden)}"]
+        # Apart: where it is there already, it is somebody else's, and stays.
+        self._checked(self._sftp([f"mkdir {_quoted(hidden)}"]), f"it could not be sent to {self._host}")
+        lines = []
         for file in files:
             remote = _quoted(posixpath.join(hidden, file.name))
             # It is put with the mode that it has here, and the daemon has to be able to read it there.
@@ -174,7 +177,7 @@ class _Ssh:
         lines.append(f"rename {_quoted(hidden)} {_quoted(target)}")
         try:
             self._checked(self._sftp(lines), f"it could not be sent to {self._host}")
-        except (CarrierError, KeyboardInterrupt):
+        except BaseException:  # as above
             # The "-" lets sftp go on where a file was not sent yet.
             left = [f"-rm {_quoted(posixpath.join(hidden, file.name))}" for file in files]
             self._sftp([*left, f"-rmdir {_quoted(hidden)}"])

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from incomingd.journal import Journal
 
 FAILED, USAGE, TIMED_OUT, HALTED = 1, 2, 3, 4
+#: As of every program that SIGINT ends, and what shells say of one that SIGTERM did.
+INTERRUPTED, TERMINATED = 130, 143
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -67,12 +67,12 @@ def pack(given: Sequence[Path], suite: str | None, sign: Sign | None, folder: Pa
     changes = [file for file in files if file.suffix == ".changes"]
     if changes:
         if suite is not None:
-            raise ParcelError("--suite is for packages without a .changes; this one says itself where it is to go")
+            raise click.UsageError("--suite is for packages without a .changes; this one says itself where it is to go")
         listed = dict.fromkeys(file for one in changes for file in _listed(one, Changes(one.read_bytes())))
         written = [_signed_copy(one, sign, folder) for one in changes]
     else:
         if suite is None:
-            raise ParcelError("there is no .changes; name the suite that the packages are for with --suite")
+            raise click.UsageError("there is no .changes; name the suite that the packages are for with --suite")
         sources = [_signed_copy(file, sign, folder) for file in files if file.suffix == ".dsc"]
         others = [file for file in files if file.suffix != ".dsc"]
         beside = [one for file in files if file.suffix == ".dsc" for one in _listed(file, Dsc(file.read_bytes()))]

@@ -6,19 +6,20 @@ from there as it was sent.
 
 import json
 import re
+import signal
 import tempfile
 import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from incomingd.cli.carrier import Carrier, CarrierError, carrier
-from incomingd.cli.edge import console, json_option, print_json
+from incomingd.cli.edge import TERMINATED, console, json_option, print_json
 from incomingd.cli.parcel import Parcel, pack, signer
-from incomingd.cli.polled import stopped_by
+from incomingd.cli.polled import INDEX, stopped_by
 from incomingd.cli.wait import Waiting
 from incomingd.model import UPLOAD_NAME
 
@@ -63,6 +64,10 @@ def submit(
     """
     if name is not None and not UPLOAD_NAME.fullmatch(name):
         raise click.UsageError("--name must be a letter or digit, then at most 199 letters, digits and . _ + ~ -")
+    if name == INDEX:
+        raise click.UsageError(f"--name must not be {INDEX}: {INDEX}.json in the status folder is no upload's")
+    # A CI job that is cancelled gets this: what was being sent must not be left behind there.
+    signal.signal(signal.SIGTERM, _terminated)
     with tempfile.TemporaryDirectory(prefix="incomingctl-") as folder, carrier(to, options) as way:
         parcel = pack(given, suite, signer(key) if key else None, Path(folder))
         name = name or _unique(parcel.stem)
@@ -75,10 +80,20 @@ def submit(
                 print_json({"name": name, "files": [file.name for file in parcel.files]})
             return
         waiting = Waiting(afar, [name], quiet=as_json)
-        code = waiting.run(timeout)
+        try:
+            code = waiting.run(timeout)
+        except (KeyboardInterrupt, SystemExit):
+            click.echo(
+                f"incomingctl: {name} was sent, and goes its way; to follow it there: incomingctl wait {name}", err=True
+            )
+            raise
         if as_json:
-            print_json(waiting.ended)
+            print_json(waiting.found)
         ctx.exit(code)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise SystemExit(TERMINATED)
 
 
 def _unique(stem: str) -> str:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,17 +135,17 @@ def test_an_unsigned_changes_is_signed_on_the_way(instance: Instance, builder: B
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "code", "said"),
     [
-        (["."], "name the suite"),
-        (["hello_1.0-1_amd64.deb", "--suite", "stable", "--key", "0" * 40], "gpg cannot sign"),
-        (["notes.txt"], "is none of .changes"),
-        (["broken.deb", "--suite", "stable"], "no Debian package that can be read"),
+        (["."], 2, "name the suite"),
+        (["hello_1.0-1_amd64.deb", "--suite", "stable", "--name", "index"], 2, "must not be index"),
+        (["hello_1.0-1_amd64.deb", "--suite", "stable", "--name", "a b"], 2, "must be a letter or digit"),
+        (["hello_1.0-1_amd64.deb", "--suite", "stable", "--key", "0" * 40], 1, "gpg cannot sign"),
+        (["notes.txt"], 1, "is none of .changes"),
+        (["broken.deb", "--suite", "stable"], 1, "no Debian package that can be read"),
     ],
 )
-def test_what_cannot_be_sent(
-    idle: Instance, builder: Builder, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_sent(idle: Instance, builder: Builder, words: list[str], code: int, said: str) -> None:
     folder = bare(builder.upload("hello", "1.0-1"))
     (folder / "notes.txt").write_text("no package\n")
     (folder / "broken.deb").write_text("no package\n")
@@ -154,7 +157,7 @@ def test_what_cannot_be_sent(
         idle.incoming,
         GNUPGHOME=builder.keys.home,
     )
-    assert found.returncode == 1
+    assert found.returncode == code
     assert said in found.stderr
     assert list(idle.incoming.iterdir()) == []
 
@@ -219,6 +222,22 @@ def test_no_daemon_in_time(idle: Instance, builder: Builder) -> None:
     found = submit(upload.folder, "--to", idle.incoming, "--wait", "--timeout", "0.2")
     assert found.returncode == 3
     assert "has not been taken yet" in found.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_whoever_stops_waiting_is_told_that_it_goes_on(
+    idle: Instance, builder: Builder, number: signal.Signals, code: int
+) -> None:
+    upload = builder.upload("hello", "1.0-1")
+    words = [upload.folder, "--to", idle.incoming, "--name", "job", "--wait"]
+    job = subprocess.Popen([BIN / "incomingctl", "submit", *words], stderr=subprocess.PIPE, text=True)
+    until((idle.incoming / "job").exists, "its sending")
+    time.sleep(0.5)
+    job.send_signal(number)
+    _, said = job.communicate(timeout=PATIENCE)
+    assert job.returncode == code
+    assert "job was sent, and goes its way" in said
+    assert (idle.incoming / "job").exists()
 
 
 def test_a_halted_service(instance: Instance, builder: Builder) -> None:
@@ -297,6 +316,26 @@ def test_what_fails_over_ssh_leaves_nothing(
     nowhere = submit(*words, "--to", f"root@127.0.0.1:{tmp_path}/nowhere/incoming", PATH=path)
     assert nowhere.returncode == 1
     assert "No such file" in nowhere.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_job_that_is_stopped_while_it_sends_leaves_nothing(
+    idle: Instance, builder: Builder, server: Sshd, number: signal.Signals, tmp_path: Path
+) -> None:
+    """As runners do it, and whoever types ^C: nobody else would ever remove what is hidden there."""
+    path = only("ssh", folder=tmp_path / "bin")
+    slow = path / "rsync"
+    slow.write_text('#!/bin/sh\nexec /usr/bin/rsync --bwlimit=100 "$@"\n')
+    slow.chmod(0o755)
+    upload = builder.upload("hello", "1.0-1", content=random.Random(1).randbytes(1 << 20).hex())
+    words = [upload.changes, "--to", f"root@127.0.0.1:{idle.incoming}", *over(server)]
+    environment = os.environ | {"PATH": f"{path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    job = subprocess.Popen([BIN / "incomingctl", "submit", *words], env=environment)
+    until(lambda: any(idle.incoming.glob(".hello*/.hello*deb*")), "a part of it")
+    job.send_signal(number)
+    assert job.wait(PATIENCE) > 1
+    assert list(idle.incoming.iterdir()) == []
+    assert not list(tmp_path.glob("incomingctl-*"))
 
 
 def test_over_ssh_with_an_account_that_may_do_nothing_but_sftp(
