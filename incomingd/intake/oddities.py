@@ -1,11 +1,15 @@
-"""What in an incoming directory needs an operator's eye: arrivals that no event announced, files of no upload, and
-uploads that cannot be taken, or went with the directory that they were in.
-Told in health; what nobody came for is named, to be removed, after ``stray_after``."""
+"""What in an incoming directory needs an operator's eye: arrivals that no event announced, files of no upload, what
+senders have left under hidden names, and uploads that cannot be taken, or went with the directory that they were in.
+
+Told in health. Files of no upload are named, to be removed, after ``stray_after``; what is hidden never is, since it
+is its sender's until it is renamed.
+"""
 
 import os
 from collections.abc import Collection, Iterable
 
 from incomingd.config import QueueConfig
+from incomingd.intake import scan
 from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Survey
 from incomingd.intake.waiting import Waiting
@@ -22,6 +26,8 @@ _STRAY_AFTER = 60.0
 _CLEAN_EVERY = 60.0
 #: Names that one sentence shows, and names that are followed.
 _SHOWN, _MOST = 5, 10_000
+#: Hidden names that are looked into, every minute.
+_LOOKED_INTO = 200
 
 
 class Oddities:
@@ -33,7 +39,8 @@ class Oddities:
         self._missed_at = float("-inf")
         self._strays: dict[str, float] = {}
         self._patience = _STRAY_AFTER
-        self._clean_at = float("-inf")
+        self._clean_at = self._hidden_at = float("-inf")
+        self._left: list[str] = []
 
     def note_arrivals(self, new: set[str], heard: set[str], now: float, *, announced: bool) -> None:
         """Compare what the scan met with what the watch announced; not where the watch is new, or there is none."""
@@ -54,6 +61,17 @@ class Oddities:
         self._patience = max(queue.abandon_after, _STRAY_AFTER)
         if queue.stray_after:
             self._patience = min(self._patience, queue.stray_after / 2)
+
+    def note_hidden(self, fd: int, found: Survey, moment: Moment, queue: QueueConfig) -> None:
+        """Follow what was sent under a hidden name into the incoming directory ``fd``, and never renamed: by the file
+        system's time, which outlasts a restart."""
+        if not moment.steady or moment.monotonic < self._hidden_at:
+            self._left = [name for name in self._left if name in found.hidden]
+            return
+        self._hidden_at = moment.monotonic + _CLEAN_EVERY
+        changed = {name: scan.hidden_since(fd, name, queue) for name in sorted(found.hidden)[:_LOOKED_INTO]}
+        patience = max(queue.abandon_after, _STRAY_AFTER)
+        self._left = [name for name, at in changed.items() if at is not None and moment.wall - at >= patience]
 
     def overdue(self, fd: int, moment: Moment, queue: QueueConfig) -> list[str]:
         """Strays of the incoming directory ``fd`` that have not changed for ``stray_after``: by the file system's
@@ -88,6 +106,15 @@ class Oddities:
                     strays,
                     "files",
                     f"in {queue.path} belong to no upload (remove them, or send their .changes{_removed(queue)})",
+                )
+            )
+        if self._left:
+            found.append(
+                _several(
+                    [plain(name) for name in self._left],
+                    "hidden names",
+                    f"in {queue.path} hold uploads that nobody writes any more (remove them; or rename them, without "
+                    "the dot, to have them taken)",
                 )
             )
         if now - self._missed_at < _TOLD_FOR:

@@ -33,6 +33,8 @@ _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNED_END = b"-----END PGP SIGNATURE-----"
 _FILE_FIELD = re.compile(rb"(files|checksums-[a-z0-9]+):\s*", re.IGNORECASE)
 _TEXT_LIMIT = 1 << 20
+#: A file of an upload, also under the name that rsync gives it on the way: .hello_1.0-1_amd64.deb.Xy12ab
+_PACKAGING = re.compile(r"\.(changes|u?deb|ddeb|dsc)(\.[A-Za-z0-9]{6})?$")
 
 #: One upload of a queue: how it comes, and its name as the journal has it.
 Key = tuple[UploadKind, str]
@@ -40,10 +42,12 @@ Key = tuple[UploadKind, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """The top level of one incoming directory: uploads by key with their file names, and whatever else is there."""
+    """The top level of one incoming directory: uploads by key with their file names, whatever else is there, and what
+    is being written under a hidden name."""
 
     uploads: dict[Key, str]
     others: frozenset[str]
+    hidden: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +79,13 @@ def survey(fd: int, *, delayed: bool = False) -> Survey:
     """The top level of the incoming directory ``fd``. Hidden names are being written and are left alone; ``delayed``:
     so is the directory that holds those for delayed uploads."""
     uploads: dict[Key, str] = {}
-    others = set()
+    others, hidden = set(), set()
     with os.scandir(fd) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _NOT_UPLOADS:
+            if entry.name in _NOT_UPLOADS:
+                continue
+            if entry.name.startswith("."):
+                hidden.add(entry.name)
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if delayed and entry.name == DELAYED:
@@ -90,7 +97,26 @@ def survey(fd: int, *, delayed: bool = False) -> Survey:
                 uploads.setdefault((UploadKind.COMMANDS, plain(entry.name.removesuffix(COMMANDS))), entry.name)
             else:
                 others.add(entry.name)
-    return Survey(uploads=uploads, others=frozenset(others))
+    return Survey(uploads=uploads, others=frozenset(others), hidden=frozenset(hidden))
+
+
+def hidden_since(fd: int, name: str, queue: QueueConfig) -> float | None:
+    """When an upload that is being written under the hidden ``name`` was last changed; None where it is none.
+
+    An account's own settings are none, where incoming is its home: it holds packages, or a file of one that a client
+    has not renamed yet.
+    """
+    try:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_ctime if _PACKAGING.search(name) else None
+        with fsio.directory(name, fd) as own:
+            inside = dict(entries(own, queue))
+    except OSError:  # gone meanwhile, or not to be read
+        return None
+    if not any(_PACKAGING.search(file) for file in inside):
+        return None
+    return max(status.st_ctime, *(one.st_ctime for one in inside.values()))
 
 
 def entries(fd: int, queue: QueueConfig) -> Iterator[tuple[str, os.stat_result]]:

@@ -270,6 +270,26 @@ def test_what_is_nobodys_upload_is_left_alone_and_told_of_in_time(inbox: Inbox) 
     assert inbox.uploads.open() == []
 
 
+def test_what_a_sender_has_left_under_a_hidden_name_is_told_of_and_stays(inbox: Inbox) -> None:
+    inbox.fill(".job-1", hello_deb=b"deb")
+    (inbox.path / ".hello_1.0-1_amd64.deb.Xy12ab").write_bytes(b"half")
+    (inbox.path / ".ssh").mkdir()
+    (inbox.path / ".ssh/authorized_keys").touch()
+    (inbox.path / ".profile").touch()
+    inbox.look(after=1000)
+    assert inbox.faults() == []
+    inbox.wall_ahead += 3700
+    inbox.look(after=3700)  # the clock goes on with us
+    (fault,) = inbox.faults()
+    assert "2 hidden names in" in fault
+    assert ".hello_1.0-1_amd64.deb.Xy12ab, .job-1" in fault
+    (inbox.path / ".hello_1.0-1_amd64.deb.Xy12ab").unlink()
+    (inbox.path / ".job-1").rename(inbox.path / "job-1")
+    assert inbox.look() == ["job-1"]
+    assert inbox.faults() == []
+    assert (inbox.path / ".ssh").exists()
+
+
 def test_too_many_files_are_not_waited_for(make_inbox: Callable[..., Inbox]) -> None:
     inbox = make_inbox(max_files=5)
     folder = inbox.path / "job-1"
