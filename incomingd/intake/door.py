@@ -195,7 +195,7 @@ class Door:
             self._take(ready[:_AT_ONCE], waiting, moment)
         self._tell(waiting, now)
         self._oddities.note_strays(found, waiting.values(), now, self.queue)
-        self._oddities.note_hidden(fd, found, moment, self.queue)
+        self._oddities.note_left(fd, found, moment, self.queue)
         self._remove_strays(fd, moment)
         faults += self._oddities.sentences(self.queue, waiting.values(), now)
         self.settling = any(one.settling for one in waiting.values())

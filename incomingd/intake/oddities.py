@@ -8,7 +8,7 @@ is its sender's until it is renamed.
 import os
 from collections.abc import Collection, Iterable
 
-from incomingd.config import QueueConfig
+from incomingd.config import DELAYED, QueueConfig
 from incomingd.intake import scan
 from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Survey
@@ -39,8 +39,9 @@ class Oddities:
         self._missed_at = float("-inf")
         self._strays: dict[str, float] = {}
         self._patience = _STRAY_AFTER
-        self._clean_at = self._hidden_at = float("-inf")
+        self._clean_at = self._look_into_at = float("-inf")
         self._left: list[str] = []
+        self._undated: list[str] = []
 
     def note_arrivals(self, new: set[str], heard: set[str], now: float, *, announced: bool) -> None:
         """Compare what the scan met with what the watch announced; not where the watch is new, or there is none."""
@@ -62,13 +63,14 @@ class Oddities:
         if queue.stray_after:
             self._patience = min(self._patience, queue.stray_after / 2)
 
-    def note_hidden(self, fd: int, found: Survey, moment: Moment, queue: QueueConfig) -> None:
-        """Follow what was sent under a hidden name into the incoming directory ``fd``, and never renamed: by the file
-        system's time, which outlasts a restart."""
-        if not moment.steady or moment.monotonic < self._hidden_at:
+    def note_left(self, fd: int, found: Survey, moment: Moment, queue: QueueConfig) -> None:
+        """Follow what lies in the incoming directory ``fd`` and will never be taken as it is: sent under a hidden name
+        and not renamed, by the file system's time, which outlasts a restart; or beside the folders for delays."""
+        if not moment.steady or moment.monotonic < self._look_into_at:
             self._left = [name for name in self._left if name in found.hidden]
             return
-        self._hidden_at = moment.monotonic + _CLEAN_EVERY
+        self._look_into_at = moment.monotonic + _CLEAN_EVERY
+        self._undated = scan.beside_delayed(fd, queue) if queue.delay is None and queue.delayed else []
         changed = {name: scan.hidden_since(fd, name, queue) for name in sorted(found.hidden)[:_LOOKED_INTO]}
         patience = max(queue.abandon_after, _STRAY_AFTER)
         self._left = [name for name, at in changed.items() if at is not None and moment.wall - at >= patience]
@@ -115,6 +117,15 @@ class Oddities:
                     "hidden names",
                     f"in {queue.path} hold uploads that nobody writes any more (remove them; or rename them, without "
                     "the dot, to have them taken)",
+                )
+            )
+        if self._undated:
+            found.append(
+                _several(
+                    [plain(name) for name in self._undated],
+                    "names",
+                    f"in {queue.path / DELAYED} are none of 0-day to {queue.delayed}-day, and what is there is never "
+                    "taken (move it into one of these, or raise delayed)",
                 )
             )
         if now - self._missed_at < _TOLD_FOR:

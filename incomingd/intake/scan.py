@@ -12,7 +12,9 @@ Rules:
 Fails with ``OSError`` only where the directory itself cannot be read.
 """
 
+import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
@@ -117,6 +119,29 @@ def hidden_since(fd: int, name: str, queue: QueueConfig) -> float | None:
     if not any(_PACKAGING.search(file) for file in inside):
         return None
     return max(status.st_ctime, *(one.st_ctime for one in inside.values()))
+
+
+def beside_delayed(fd: int, queue: QueueConfig) -> list[str]:
+    """What lies in the folder for delayed uploads of the incoming directory ``fd`` and is in none of its days' folders:
+    nobody takes it. An empty folder of a longer delay is none."""
+    days = {f"{number}-day" for number in range(queue.delayed + 1)}
+    found = []
+    with contextlib.suppress(OSError), fsio.directory(DELAYED, fd) as delayed:
+        with os.scandir(delayed) as inside:
+            others = [one.name for one in itertools.islice(inside, SLACK) if one.name not in days]
+        found = [name for name in others if not name.startswith(".") and not _is_empty(name, delayed)]
+    return sorted(found)
+
+
+def _is_empty(name: str, dir_fd: int) -> bool:
+    """True for a directory that holds nothing, or cannot be looked into."""
+    try:
+        with fsio.directory(name, dir_fd) as own, os.scandir(own) as inside:
+            return next(inside, None) is None
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        return error.errno != errno.ELOOP  # a link is as good as a file
 
 
 def entries(fd: int, queue: QueueConfig) -> Iterator[tuple[str, os.stat_result]]:

@@ -88,6 +88,28 @@ def test_what_was_heard_of_incoming_is_not_lost_on_them(inbox: Inbox) -> None:
     assert inbox.look() == ["job-1"]
 
 
+def test_what_is_put_beside_them_is_told_of(inbox: Inbox) -> None:
+    """Nobody takes it: a longer delay than there is, say of before the setting was lowered."""
+    inbox.look_everywhere()
+    folder = inbox.path / "DELAYED"
+    (folder / "4-day").mkdir()
+    inbox.look_everywhere(after=61)
+    assert inbox.faults() == []
+    drop(folder / "4-day")
+    drop(folder)
+    inbox.look_everywhere(after=61)
+    (fault,) = inbox.faults()
+    assert f"3 names in {folder} are none of 0-day to 3-day" in fault
+    assert "4-day, hello.changes, hello.deb" in fault
+    inbox.configure(delayed=4)
+    for name in ("hello.changes", "hello.deb"):
+        (folder / name).unlink()
+    inbox.look_everywhere()
+    inbox.look_everywhere(after=3)
+    assert inbox.faults() == []
+    assert inbox.newest("hello").delay == 4
+
+
 def test_commands_are_not_delayed(inbox: Inbox) -> None:
     inbox.look_everywhere()
     (inbox.path / "DELAYED/3-day/joan.commands").write_text("Commands:\n cancel hello\n")
