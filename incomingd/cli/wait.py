@@ -20,6 +20,9 @@ from incomingd.cli.status import due
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
 _SOONEST, _LATEST = 0.02, 0.5
+#: Seconds that a halted service is given to take and check what has just been sent: whatever is wrong with it is told
+#: all the same, and who asks learns where it waits.
+_CHECKED_WITHIN = 2.0
 
 
 @click.command()
@@ -74,7 +77,8 @@ class Waiting:
 
     def run(self, timeout: float | None) -> int:
         """Wait; the exit code."""
-        pause, until = _SOONEST, None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
+        pause, until = _SOONEST, None if timeout is None else began + timeout
         # A CI job's log is no terminal: it is spared what draws on one, and the time to load it.
         terminal = sys.stderr.isatty() and not self.quiet
         with console(stderr=True).status("") if terminal else contextlib.nullcontext() as shown:
@@ -82,15 +86,19 @@ class Waiting:
                 lines = self._look()
                 if not self.open:
                     return FAILED if any(upload["state"] == UPLOAD_FAILED for upload in self.ended) else 0
-                halted, held = self.polled.halted(), self.polled.held()
-                if halted:
+                halted, held, now = self.polled.halted(), self.polled.held(), time.monotonic()
+                over = until is not None and now >= until
+                if halted and (over or self._all_queued() or now >= began + _CHECKED_WITHIN):
                     return self._give_up(lines, f"the service is halted: {halted}", HALTED)
-                if until is not None and time.monotonic() >= until:
+                if over:
                     return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
                 if shown:
                     shown.update("\n".join([*lines, held] if held else lines))
                 time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
                 pause = min(pause * 1.2, _LATEST)
+
+    def _all_queued(self) -> bool:
+        return len(self.under_way) == len(self.open) and all(one["stage"] == "queued" for one in self.under_way)
 
     def _look(self) -> list[str]:
         """Print what has ended; one line for each upload that has not."""

@@ -245,7 +245,14 @@ def test_a_halted_service(instance: Instance, builder: Builder) -> None:
     instance.reload()
     until(lambda: instance.health().startswith("halted"), "the halt")
     upload = builder.upload("hello", "1.0-1")
-    assert submit(upload.folder, "--to", instance.incoming, "--wait").returncode == 4
+    waits = submit(upload.folder, "--to", instance.incoming, "--name", "job", "--wait")
+    assert waits.returncode == 4
+    assert "job: RUNNING, queued" in waits.stderr
+    assert "no usable signing key" in waits.stderr
+    bad = builder.upload("bad", "1.0-1", key=None)
+    refused = submit(bad.folder, "--to", instance.incoming, "--wait")
+    assert refused.returncode == 1, refused.stderr
+    assert "[unsigned]" in refused.stdout
 
 
 # -- over ssh ---------------------------------------------------------------------------------------------------------
