@@ -76,7 +76,10 @@ class _Verbs(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly
         except OSError as error:
-            _say([f"{error.filename}: {error.strerror}" if error.filename else str(error)])
+            said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            if isinstance(error, PermissionError) and ctx.invoked_subcommand not in ("init", "submit"):
+                said += "; run this as incomingd's user, or as root"
+            _say([said])
             ctx.exit(FAILED)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _PAGE = Path(__file__).parents[2] / "docs/clients.md"
+_README = _PAGE.parents[1] / "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,21 @@ def delayed() -> list[tuple[str, tuple[str, ...]]]:
     lines = _PAGE.read_text().partition("| who delays it |")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [(client, tuple(re.findall(r"`([^`]*)`", how))) for client, how in cells]
+
+
+def ci_job() -> str:
+    """What the README has for a CI job, after the build."""
+    block = _README.read_text().partition("## Upload from a CI job")[2].partition("```sh\n")[2].partition("```")[0]
+    build, _, rest = block.partition("\n")
+    assert build.startswith("dpkg-buildpackage")
+    return rest
+
+
+def making_out() -> str:
+    """How ``out/`` is made."""
+    found = re.search(r"`(mkdir out && dcmd[^`]*)`", _PAGE.read_text())
+    assert found
+    return found[1]
 
 
 def dput_settings() -> dict[str, Any]:

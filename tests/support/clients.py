@@ -36,7 +36,8 @@ class Home:
             program.chmod(0o755)
         (folder / "bin/incomingctl").symlink_to(BIN / "incomingctl")
         if DEVSCRIPTS.exists():
-            (folder / "bin/debsign").symlink_to(DEVSCRIPTS / "usr/bin/debsign")
+            for name in ("debsign", "dcmd"):
+                (folder / "bin" / name).symlink_to(DEVSCRIPTS / "usr/bin" / name)
         # dput-ng's sftp and curl are no ssh: they read them in $HOME.
         (folder / ".ssh").mkdir(mode=0o700)
         shutil.copy(server.folder / "known_hosts", folder / ".ssh")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.apt import Apt, served
-from tests.support.client_docs import Row, rows, table
-from tests.support.clients import Home
-from tests.support.instance import Instance, until
+from tests.support.client_docs import Row, ci_job, making_out, rows, table
+from tests.support.clients import DEVSCRIPTS, Home
+from tests.support.instance import BIN, Instance, until
 from tests.support.sshd import Sshd, sshd
 from tests.support.uploads import Builder, Upload
 
@@ -75,6 +75,29 @@ def test_what_is_typed(
     assert apt.download("hello") == ["hello_1.0-1_amd64.deb"]
     assert "hello_1.0-1.debian.tar.xz" in apt.source("hello")
     assert list(instance.incoming.iterdir()) == []
+
+
+def test_the_readme_and_a_directory_of_ones_own(
+    instance: Instance, builder: Builder, home: Home, server: Sshd, apt: Apt, tmp_path: Path
+) -> None:
+    """A build leaves more than one upload, and an upload has more than what is called as its source is."""
+    if not DEVSCRIPTS.exists():
+        pytest.skip("devscripts is not unpacked")
+    upload = builder.upload("hello", "2.10-3", source="quilt", binaries=["hello", "libhello1"], buildinfo=True)
+    (home.folder / "work").mkdir()
+    wanted = {file.name for file in upload.files}
+    for file in (*upload.files, *builder.upload("hello", "1.0-1", source="quilt").files):
+        file.rename(home.folder / file.name)
+    out = home.run("sh", "-ec", making_out().replace("1.0-1", "2.10-3"), folder=home.folder / "work")
+    assert out.returncode == 0, out.stderr
+    assert {file.name for file in (home.folder / "work/out").iterdir()} == wanted
+    job = ci_job().replace("apt@repo", "root@127.0.0.1").replace("/srv/apt/incoming ", f"{instance.incoming} ")
+    job = job.replace(" incomingctl --config /srv/apt/incomingd.toml", f" {BIN}/incomingctl --config {instance.config}")
+    done = home.run("sh", "-exc", f"ID=7\n{job}", folder=home.folder / "work")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job-7: SUCCEEDED" in done.stdout
+    apt.update()
+    assert "hello_2.10.orig.tar.gz" in apt.source("hello")
 
 
 @pytest.mark.parametrize("row", [row for row in rows("rsync") if row.mode.endswith("again after a cut")], ids=str)
