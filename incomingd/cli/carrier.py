@@ -22,6 +22,8 @@ from incomingd import fsio
 
 #: As rsync and scp tell a host from a path: a colon before any slash.
 _REMOTE = re.compile(r"(?P<host>(?:[^/:@]+@)?\[[^]/]+]|[^/:]+):(?P<path>.*)", re.DOTALL)
+#: Below the incoming folder, for delayed uploads.
+_DELAYED = re.compile(r"(?:^|/)DELAYED/[0-9]+-day/*$")
 #: ssh(1): the exit status for its own errors, as apart from the remote command's.
 _SSH_FAILED = 255
 #: unix(7): the longest name of a socket, less what ssh adds while it makes one.
@@ -97,7 +99,7 @@ class Local:
 
     def status_folder(self) -> str:
         """Beside the incoming folder."""
-        return str(self._path.parent / "status")
+        return _beside(str(self._path))
 
 
 class _Ssh:
@@ -121,7 +123,7 @@ class _Ssh:
 
     def status_folder(self) -> str:
         """Beside the incoming folder."""
-        return posixpath.join(self._path, "..", "status")
+        return _beside(self._path)
 
     def send(self, files: Sequence[Path], name: str) -> None:
         """By rsync where both sides have it, else by sftp, else by scp."""
@@ -226,6 +228,12 @@ class _Ssh:
     def _checked(self, answer: subprocess.CompletedProcess[bytes], what: str) -> None:
         if answer.returncode:
             raise CarrierError(f"{what}: {_said(answer)}")
+
+
+def _beside(incoming: str) -> str:
+    """Also where it is sent to one of the folders for delayed uploads; as the path says it, since incoming may be a
+    link to another file system."""
+    return posixpath.normpath(posixpath.join(_DELAYED.sub("", incoming) or ".", "..", "status"))
 
 
 def _quoted(path: str) -> str:

@@ -219,7 +219,7 @@ def refusal(fd: int, kind: UploadKind, file_name: str) -> str:
     return (
         f"the directory {plain(file_name)} has mode {stat.S_IMODE(status.st_mode):04o} and belongs to uid "
         f"{status.st_uid}; the daemon (uid {os.geteuid()}) has to be able to read and write in it to take it: run "
-        "it by the packaged unit, upload with one account, or set default ACLs on incoming (docs/clients.md)"
+        "it by the packaged unit, upload with one account, or set default ACLs on incoming (docs/operators.md)"
     )
 
 

@@ -129,6 +129,18 @@ def test_0_day_is_published_at_once(instance: Instance, home: Home, builder: Bui
     assert status["due_at"] == status["claimed_at"]
 
 
+def test_submit_finds_the_status_also_where_incoming_is_a_link(idle: Instance, builder: Builder) -> None:
+    elsewhere = idle.root.with_name("elsewhere")
+    idle.incoming.rename(elsewhere)
+    idle.incoming.symlink_to(elsewhere)
+    idle.start()
+    until((elsewhere / "DELAYED/0-day").exists, "the folders")
+    upload = builder.upload("hello", "1.0-1")
+    for to in (idle.incoming / "DELAYED/0-day", idle.incoming):
+        done = idle.ctl("submit", upload.folder, "--to", to, "--wait", "--timeout", "60")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_without_the_setting_dput_finds_no_such_folder(instance: Instance, home: Home, builder: Builder) -> None:
     instance.set("incoming.default", delayed=2)
     upload = builder.upload("hello", "1.0-1")
