@@ -56,7 +56,7 @@ def test_a_hold_outlives_a_restart(instance: Instance, builder: Builder) -> None
     name = builder.upload("hello", "1.0-1").send_directory(instance.incoming)
     instance.start()
     queued(instance, name)
-    assert instance.health().startswith("held")
+    until(lambda: instance.health().startswith("held"), "the hold in health")
     done(instance, "release")
     instance.succeeded(name)
 
