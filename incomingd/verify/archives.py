@@ -13,13 +13,15 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, ClassVar, Literal, Protocol, cast
 
 import zstandard
+
+from incomingd.model import plain
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
@@ -31,11 +33,13 @@ _PLAIN = ("", "tar")
 #: zstd frames may ask for a window of up to 2 GiB; dpkg allows 128 MiB.
 _ZSTD_WINDOW = 1 << 27
 #: Of four bytes zstd can make 128 KiB: what is handed to it at once stays small, or its output fills the memory.
-_ZSTD_CHUNK = 1 << 10
+_CHUNK = 1 << 10
+#: What the other decompressors are asked for at once.
+_MOST_OUT = 1 << 18
 #: Files, links, devices, directories and GNU's long names: what dpkg unpacks (deb(5)).
 _DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
-#: A stream of so many bytes that makes at most so many is read at once.
-_SMALL, _SMALL_OUT = 256 << 10, 1 << 20
+#: GNU's long name and long link, and POSIX's header of fields: they say more of the member that follows.
+_MORE_OF_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
 #: What may come out of any stream, and for each byte that goes in, so that a bomb ends within seconds.
 _FREE, _GROWTH = 1 << 30, 200
 
@@ -125,37 +129,79 @@ class _Forward(io.BufferedReader):
         return super().seek(offset)
 
 
-class _Zstd(io.RawIOBase):
-    """A zstd stream of one or several frames, which must be whole."""
+class _Decoder(Protocol):
+    """What bz2 and lzma have for one stream."""
 
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        self._frame = self._context.decompressobj()
-        self._pending = b""
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _ZstdDecoder:
+    """The same for one zstd frame; its output is limited by what is handed to it."""
+
+    needs_input = True
+
+    def __init__(self) -> None:
+        self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._frame.decompress(data)
+
+
+class _Streams(io.RawIOBase):
+    """What is in a compressed stream, which must be whole; in several that stand end to end, unless it is ``one``.
+
+    dpkg-deb reads the first xz, bzip2, lzma or zstd stream of a member and nothing behind it (measured), while
+    dpkg-source, by the programs of those names, reads all of them.
+    """
+
+    def __init__(self, source: IO[bytes], make: Callable[[], _Decoder], *, one: bool) -> None:
+        self._source, self._make, self._one = source, make, one
+        self._decoder = make()
+        self._rest = b""
         self._out = memoryview(b"")
-        self._started = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
         while not self._out:
-            data = self._pending or self._source.read(_ZSTD_CHUNK)
-            self._pending = b""
-            if not data:
-                if self._started and not self._frame.eof:
-                    raise EOFError("the zstd stream is cut off")
+            if self._decoder.eof and not self._next():
                 return 0
-            if self._frame.eof:
-                self._frame = self._context.decompressobj()
-            self._started = True
-            self._out = memoryview(self._frame.decompress(data))
-            if self._frame.eof:
-                self._pending = self._frame.unused_data
+            data = b""
+            if self._decoder.needs_input:
+                data, self._rest = self._rest or self._source.read(_CHUNK), b""
+                if not data:
+                    raise EOFError("it is cut off")
+            try:
+                self._out = memoryview(self._decoder.decompress(data, _MOST_OUT))
+            except OSError as error:  # bz2's own
+                raise CompressionError(f"its compressed stream is damaged: {error}") from error
         count = min(len(buffer), len(self._out))
         buffer[:count], self._out = self._out[:count], self._out[count:]
         return count
+
+    def _next(self) -> bool:
+        """Begin with the next stream; False where nothing follows."""
+        self._rest = self._decoder.unused_data or self._source.read(_CHUNK)
+        if self._rest and self._one:
+            raise CompressionError("its compressed stream is followed by something that dpkg does not read")
+        if self._rest:
+            self._decoder = self._make()
+        return bool(self._rest)
 
 
 class _Limited(io.RawIOBase):
@@ -176,17 +222,20 @@ class _Limited(io.RawIOBase):
         return len(data)
 
 
-def _decompressor(source: IO[bytes], ending: str) -> IO[bytes]:
+def _decompressor(source: IO[bytes], ending: str, *, deb: bool) -> IO[bytes]:
     if ending == "gz":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=source))
-    if ending == "bz2":
-        return cast("IO[bytes]", bz2.BZ2File(source))
-    if ending in ("xz", "lzma"):
-        form = lzma.FORMAT_XZ if ending == "xz" else lzma.FORMAT_ALONE
-        return cast("IO[bytes]", lzma.LZMAFile(source, format=form))
-    if ending == "zst":
-        return cast("IO[bytes]", io.BufferedReader(_Zstd(source), 1 << 16))
-    raise CompressionError(f"it is compressed in an unknown way ({ending})")
+    if ending not in _DECODERS:
+        raise CompressionError(f"it is compressed in an unknown way ({ending})")
+    return cast("IO[bytes]", io.BufferedReader(_Streams(source, _DECODERS[ending], one=deb), 1 << 16))
+
+
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
+    "zst": _ZstdDecoder,
+}
 
 
 @contextmanager
@@ -195,22 +244,22 @@ def tar_stream(
 ) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
     """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
 
-    At most ``limit`` bytes when decompressed; in a ``deb`` no header that dpkg does not know. The stream is read to its
-    very end: damage behind the last member shows. What is not compressed cannot show any, and is read only where it is
-    of use.
+    At most ``limit`` bytes when decompressed. Of a ``deb`` it is what dpkg-deb reads: one stream, and no header that it
+    does not know. The stream is read to its very end: damage behind the last member shows. What is not compressed
+    cannot show any, and is read only where it is of use.
     """
-    with _opened(path, ending, offset, size, limit) as raw:
-        yield _members(raw, "r:" if raw.seekable() else "r|", _DebHeader if deb else _Header)
+    with _opened(path, ending, offset, size, limit, deb=deb) as raw:
+        yield _members(raw, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
 
 
 def read_through(path: Path, ending: str, *, limit: int) -> None:
     """Read a compressed file that is no tar to its end."""
-    with _opened(path, ending, 0, None, limit):
+    with _opened(path, ending, 0, None, limit, deb=False):
         pass
 
 
 @contextmanager
-def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) -> Iterator[IO[bytes]]:
+def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int, *, deb: bool) -> Iterator[IO[bytes]]:
     """What a decompressor makes of (a part of) a file; at the end what is left of it is read."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size if size is None else size
@@ -220,42 +269,45 @@ def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int) 
             with translated():
                 yield _Forward(_Part(file, offset, length), 1 << 12)
             return
+        part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
         most = min(limit, _FREE + _GROWTH * length)
         with translated():
-            whole = _small(file, ending, offset, length, most)
-            if whole is not None:
-                yield whole
-                return
-            part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
-            raw = _bounded(part, ending, most)
+            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending, deb=deb), most), 1 << 16))
             yield raw
             while raw.read(1 << 20):
                 pass
 
 
-def _bounded(source: IO[bytes], ending: str, most: int) -> IO[bytes]:
-    return cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(source, ending), most), 1 << 16))
-
-
-def _small(file: IO[bytes], ending: str, offset: int, length: int, most: int) -> io.BytesIO | None:
-    """All that a small stream makes, read to its end; None where it makes more. Most packages are small, and tarfile
-    reads memory in half of the time that it takes for a stream."""
-    if length > _SMALL:
-        return None
-    file.seek(offset)
-    out = _bounded(io.BytesIO(file.read(length)), ending, most).read(_SMALL_OUT + 1)
-    return io.BytesIO(out) if len(out) <= _SMALL_OUT else None
-
-
 class _Header(tarfile.TarInfo):
-    """A header that tarfile takes for the end of the archive, where tar goes on with the next, is an error."""
+    """A header that means the same to tarfile, to GNU tar, and to dpkg's own reader; others are errors.
+
+    ``ahead`` are the kinds of headers that have been read since the last member and that say more of the next one.
+    Each archive has a class of its own.
+    """
+
+    ahead: ClassVar[set[bytes]]
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]  # not in its stubs
+            # tarfile takes it for the end of the archive, where tar goes on with the next.
             raise ArchiveError(f"its tar archive has a damaged header: {error}") from error
+        # To tarfile "1_0" and "0o10" are numbers; a first byte of 128 is GNU's binary form.
+        if buf[124] != 0x80 and buf[124:136].strip(b"01234567 \0"):
+            raise ArchiveError(f"its tar archive has a header with the size {plain(bytes(buf[124:136]))}")
+        # tarfile puts the prefix before the name whatever the format; tar and dpkg only in POSIX's.
+        if buf[257:263] != b"ustar\0" and buf[345]:
+            raise ArchiveError("its tar archive has a header with a prefix, and is not of POSIX's format")
+        # Of two long names tarfile takes the first, and tar the last.
+        if header.type in _MORE_OF_NEXT:
+            if cls.ahead and (header.type in cls.ahead or tarfile.XHDTYPE in (header.type, *cls.ahead)):
+                raise ArchiveError("its tar archive names one member twice")
+            cls.ahead.add(header.type)
+        elif header.type != tarfile.XGLTYPE:
+            cls.ahead.clear()
+        return header
 
 
 class _DebHeader(_Header):
@@ -266,14 +318,24 @@ class _DebHeader(_Header):
         header = super().frombuf(buf, encoding, errors)
         if header.type not in _DEB_TYPES:
             raise ArchiveError(f"its tar archive has a header of the kind {header.type!r}, which dpkg cannot read")
+        if header.size and header.type not in (*_MORE_OF_NEXT, tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise ArchiveError(f"{plain(header.name)} is no file, and its tar header has the size {header.size}")
+        if not buf[0]:
+            raise ArchiveError("its tar archive has a member without name")
+        # tar takes a file whose name ends with a slash for a directory, and tarfile only one of the old kind.
+        if header.type == tarfile.REGTYPE and header.name.endswith("/"):
+            raise ArchiveError(f"its tar archive has a file called {plain(header.name)}")
         return cast("_DebHeader", header)
 
 
 def _members(
     raw: IO[bytes], mode: Literal["r:", "r|"], header: type[_Header]
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=header) as tar:
+    own = type(header.__name__, (header,), {"ahead": set()})
+    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=own) as tar:
         for member in tar:
+            if header is _DebHeader and not member.name.strip("/"):
+                raise ArchiveError("its tar archive has a member without name")
             yield member, tar.extractfile(member) if member.isreg() else None
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read
         # What others may find behind the end, nobody has checked.

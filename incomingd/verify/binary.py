@@ -1,6 +1,5 @@
 """Checks a .deb, .udeb or .ddeb (deb(5)): its container, its control file, and what the .changes says of it."""
 
-import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator
@@ -144,6 +143,7 @@ def _ending(member: ArMember) -> str:
 def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
     """The control file's bytes, and the newest date in the archive."""
     found: list[bytes] = []
+    names: set[str] = set()
     latest = 0.0
     part = {"offset": member.offset, "size": member.size}
     with tar_stream(path, _ending(member), **part, limit=_CONTROL_BYTES, deb=True) as members:
@@ -152,11 +152,29 @@ def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
                 raise _ControlError(f"control.tar has more than {_CONTROL_MEMBERS} members")
             latest = max(latest, info.mtime)
             _inside(info)
-            if posixpath.normpath("/" + info.name).lstrip("/") == "control":
+            name = info.name.removeprefix("./")
+            _plain_member(info, name, names)
+            names.add(name)
+            if name == "control":
                 found.append(_control_bytes(info, content))
     if len(found) != 1:
         raise _ControlError(f"control.tar has {len(found)} control files")
     return found[0], latest
+
+
+def _plain_member(info: tarfile.TarInfo, name: str, names: set[str]) -> None:
+    """control.tar has files and no folders (deb(5)); ``names`` are those so far.
+
+    dpkg-deb unpacks it with tar: through a link, or by a second file of its name, control would become another one.
+    """
+    if info.isdir() and name in (".", ""):
+        return
+    if "/" in name:
+        raise _ControlError(f"control.tar has a member {plain(info.name)}, which is not directly in it")
+    if not info.isreg():
+        raise _ControlError(f"control.tar has a member {plain(info.name)}, which is not a regular file")
+    if name in names:
+        raise _ControlError(f"control.tar has {plain(info.name)} twice")
 
 
 def _inside(info: tarfile.TarInfo) -> None:
@@ -166,11 +184,9 @@ def _inside(info: tarfile.TarInfo) -> None:
 
 
 def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
-    if content is None:
-        raise _ControlError("its control is not a regular file")
     if info.size > _CONTROL_FILE:
         raise _ControlError(f"its control file has {info.size} bytes")
-    return content.read()
+    return content.read() if content else b""
 
 
 def _read_data(path: Path, member: ArMember) -> float:

@@ -13,6 +13,11 @@ SOURCE_FIELDS = (
     *("Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch", "Build-Conflicts", "Build-Conflicts-Indep"),
     "Build-Conflicts-Arch",
 )
+#: In the others "or" has no meaning, and dpkg refuses it in most of them.
+_WITH_ALTERNATIVES = (
+    *("Pre-Depends", "Depends", "Recommends", "Suggests", "Enhances"),
+    *("Build-Depends", "Build-Depends-Indep", "Build-Depends-Arch"),
+)
 _WORD = r"!?[a-z0-9][a-z0-9-]*"
 _ONE = re.compile(
     # In lower case only: dpkg would read "Foo" as "foo", and apt would look for "Foo".
@@ -41,8 +46,10 @@ def faults(stanza: Stanza, fields: tuple[str, ...], *, source: bool) -> list[str
 
 
 def _wrong(field: str, value: str, *, source: bool) -> list[str]:
-    # A trailing comma is what substvars leave behind; dpkg-gencontrol drops it and dpkg reads over it.
-    groups = value.removesuffix(",").split(",")
+    # dpkg-gencontrol drops a comma at the end, and dpkg refuses a package that has one (measured).
+    groups = (value.removesuffix(",") if source else value).split(",")
+    if field not in _WITH_ALTERNATIVES:
+        return [one for one in groups if not _fits(field, one.strip(), source=source)]
     return [one for group in groups for one in group.split("|") if not _fits(field, one.strip(), source=source)]
 
 

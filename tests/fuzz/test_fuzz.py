@@ -20,12 +20,12 @@ from debian.deb822 import Deb822
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from incomingd.model import Digests, FileEntry, Problem
+from incomingd.model import Digests, Fields, FileEntry, Problem
 from incomingd.verify import deb822, relations
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import read
 from incomingd.verify.signature import Verifier, is_signed
-from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar
+from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
 SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 4
 #: No single input may take longer; with a machine that has other things to do in mind.
@@ -128,6 +128,7 @@ TEXT_TOKENS = [
     ),
     *("\u0085".encode(), "\u2028".encode(), "\ufeff".encode(), b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"-----"),
     *(b"Source: evil\n", b"source: evil\n", b"Package: evil\n", b"Files:\n", b" x\n", b"a" * 70_000, b"9" * 5000),
+    *(b"Conflicts: a | b\n", b"Provides: hi,\n", b"Package-Type: udeb\n"),
     *(b"(", b")", b"<", b">", b"[", b"]", b"|", b",", b"=", b">> ", b"../", b"/", b"_", b"~", b"+b1"),
 ]
 
@@ -188,9 +189,9 @@ class Dpkg:
                 return False
         return True
 
-    def control(self, field: str) -> str:
+    def control(self, *field: str) -> str:
         return subprocess.run(
-            ["dpkg-deb", "-f", self.deb, field], capture_output=True, text=True, errors="replace"
+            ["dpkg-deb", "-f", self.deb, *field], capture_output=True, text=True, errors="replace"
         ).stdout.rstrip("\n")
 
 
@@ -215,14 +216,25 @@ def verdict(data: bytes, folder: Path) -> tuple[Problem, ...]:
     return outcome.problems
 
 
+def fields(data: bytes, folder: Path) -> Fields:
+    """The control file as it was read."""
+    entry = FileEntry(name=DEB, size=len(data), digests=Digests(md5="", sha1="", sha256=""))
+    package = check_binary(folder / DEB, entry, CONTEXT).package
+    assert package
+    return package.control
+
+
 def container(folder: Path) -> Callable[[bytes], None]:
     dpkg = Dpkg(folder)
 
     def target(data: bytes) -> None:
         if not verdict(data, folder):
             assert dpkg.takes(data), "accepted, and dpkg-deb refuses it"
-            for field in ("Package", "Version", "Architecture"):
-                assert dpkg.control(field) == {"Package": "hello", "Version": "1.0-1", "Architecture": "amd64"}[field]
+            for field, value in (("Package", "hello"), ("Version", "1.0-1"), ("Architecture", "amd64")):
+                assert dpkg.control(field) == value
+            # All of it: a second control file, which only one of the two finds, would differ somewhere.
+            ours = "".join(f"{name}:{value}" for name, value in fields(data, folder))
+            assert "".join(dpkg.control().split()) == "".join(ours.split())
 
     return target
 
@@ -254,8 +266,15 @@ def container_seeds() -> list[bytes]:
     return [
         *sound,
         ar([("debian-binary", b"2.0\n"), ("_note", b"x"), ("control.tar", raw), members[2]]),
+        ar([("debian-binary", b"2.0\n"), ("control.tar", _twice_named(control)), members[2]]),
         ar([("debian-binary", b"2.0\n"), ("control.tar.gz", gzip.compress(raw)), ("data.tar.xz", lzma.compress(raw))]),
     ]
+
+
+def _twice_named(control: str) -> bytes:
+    """A control.tar with a long name, a script, and room for more."""
+    script = tar_member("././@LongLink", b"./postinst\0", kind=b"L") + tar_member("./p", b"#!/bin/sh\n")
+    return tar_member("./control", control.encode()) + script + bytes(1024)
 
 
 def test_deb_container(tmp_path: Path) -> None:

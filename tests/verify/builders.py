@@ -119,6 +119,25 @@ def tar(
     return buffer.getvalue()
 
 
+def tar_member(
+    name: str, content: bytes = b"", *, kind: bytes = b"0", size: str = "", prefix: bytes = b"", hidden: bytes = b""
+) -> bytes:
+    """One member of a tar in GNU's format, with what tarfile would not write.
+
+    ``size`` as it is to be spelled; a ``prefix``, which that format has not; a ``kind`` that has no content and is
+    followed by ``hidden`` all the same.
+    """
+    head = bytearray(512)
+    for at, text in (
+        *((0, name.encode()), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0")),
+        *((124, size.encode() or b"%011o\0" % len(content or hidden)), (136, b"%011o\0" % 10**9), (148, b" " * 8)),
+        *((156, kind), (257, b"ustar  \0"), (345, prefix)),
+    ):
+        head[at : at + len(text)] = text
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + content + bytes(-len(content) % 512) + hidden
+
+
 def ar(members: Iterable[tuple[str, bytes]], *, mtime: int = 10**9) -> bytes:
     """An ar archive as dpkg-deb writes it."""
     pieces = [b"!<arch>\n"]

@@ -1,8 +1,10 @@
 """Every rule that checks can find broken: one upload that is right but for one thing, and the code that it gets."""
 
 import ast
+import bz2
 import gzip
 import io
+import lzma
 import re
 import tarfile
 from collections.abc import Callable
@@ -22,11 +24,13 @@ from tests.verify.builders import (
     Upload,
     add,
     codes,
+    data_tar,
     drop,
     lead,
     put,
     swap,
     tar,
+    tar_member,
     told,
 )
 
@@ -150,6 +154,31 @@ def control(*others: tuple[str, Any], mtime: float = 1e9) -> Callable[[Members],
     return altered
 
 
+def raw_control(more: Callable[[bytes], bytes]) -> Callable[[Members], Members]:
+    """A control.tar with more behind the control file; ``more`` makes it of another control file."""
+
+    def altered(members: Members) -> Members:
+        text = Upload().control_text().encode()
+        raw = tar_member("./control", text) + more(text.replace(b"says hello", b"evil")) + bytes(1024)
+        return [members[0], ("control.tar", raw), *members[2:]]
+
+    return altered
+
+
+def packed_data(ending: str, how: Callable[[bytes], bytes]) -> Callable[[Members], Members]:
+    """A data.tar that ``how`` has packed."""
+    return lambda members: [*members[:2], (f"data.tar{ending}", how(data_tar()))]
+
+
+#: How dpkg-deb reads but the first stream.
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".lzma": lambda raw: lzma.compress(raw, lzma.FORMAT_ALONE),
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
 def data(*files: tuple[str, Any], **options: Any) -> Callable[[Members], Members]:
     """Another data.tar."""
     return lambda members: [*members[:2], ("data.tar.gz", tar(*files, **options))]
@@ -174,6 +203,13 @@ def orig(*members: tuple[str, Any], **options: Any) -> Callable[[dict[str, bytes
     return gain(ORIG, tar(("hello-1.0/hello.c", b""), *members, **options))
 
 
+ORIG_BZ2 = "hello_1.0.orig.tar.bz2"
+TWO_NAMES = gzip.compress(
+    tar_member("././@LongLink", b"./x\0", kind=b"L")
+    + tar_member("././@LongLink", b"../x\0", kind=b"L")
+    + tar_member("y", b"")
+    + bytes(1024)
+)
 SIGNED_BADLY = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nFormat: 1.0\n-----BEGIN PGP SIGNATURE-----\n"
 BINARY = {"sourceful": False}
 SOURCE = {"binary": False, "suffix": "source"}
@@ -410,6 +446,17 @@ row("an orig with something behind it", "bad-tar", tarballs=alter(ORIG, add(b"ev
 row("a diff that is cut off", "bad-compression", form="1.0", tarballs=alter("hello_1.0-1.diff.gz", cut(9)))
 row("a member with an absolute name", "tar-outside", tarballs=orig(("/etc/passwd", b"")))
 row("a member above the tree", "tar-outside", tarballs=orig(("hello-1.0/../../x", b"")))
+row("a long name behind another", "bad-tar", tarballs=gain(ORIG, TWO_NAMES))
+row(
+    "a prefix that hides the name",
+    "bad-tar",
+    tarballs=gain(ORIG, gzip.compress(tar_member("../x", b"", prefix=b"x/y"))),
+)
+row(
+    "a bzip2 orig with something behind it",
+    "bad-tar",
+    tarballs=both(lose(ORIG), gain(ORIG_BZ2, tar(("a", b""), form="bz2") + b"evil")),
+)
 row("a link out of the tree", "tar-outside", tarballs=orig(("hello-1.0/x", "../../../etc/passwd")))
 row(
     "a hard link out of the tree",
@@ -455,6 +502,33 @@ row(
 row("a PAX header in data.tar", "bad-deb", parts=member(2, "data.tar", lambda _: pax("./x")))
 row("a PAX header in control.tar", "bad-deb", parts=member(1, "control.tar", lambda _: pax("./control")))
 row("a sparse file", "bad-deb", parts=data(("./x", b""), types={"./x": tarfile.GNUTYPE_SPARSE}))
+# What tarfile and tar, or dpkg, read differently: each would show one control file here and another to dpkg-deb.
+row("a prefix that only tarfile reads", "bad-deb", parts=raw_control(lambda t: tar_member("./control", t, prefix=b"x")))
+row(
+    "two long names",
+    "bad-deb",
+    parts=raw_control(
+        lambda t: (
+            tar_member("././@LongLink", b"./x\0", kind=b"L")
+            + tar_member("././@LongLink", b"./control\0", kind=b"L")
+            + tar_member("y", t)
+        )
+    ),
+)
+row(
+    "a link with content",
+    "bad-deb",
+    parts=raw_control(lambda t: tar_member("./d", kind=b"2", hidden=tar_member("./control", t))),
+)
+row("a file that is called a folder", "bad-deb", parts=raw_control(lambda t: tar_member("./x/", t)))
+row("a size with _", "bad-deb", parts=raw_control(lambda t: tar_member("./x", t, size=f"000000_{len(t):04o}\0")))
+row("a size with 0o", "bad-deb", parts=raw_control(lambda t: tar_member("./x", t, size=f"0o{len(t):09o}\0")))
+row("a member without name", "bad-deb", parts=raw_control(lambda t: tar_member("", t)))
+row(
+    "a member with an empty long name",
+    "bad-deb",
+    parts=raw_control(lambda t: tar_member("././@LongLink", b"\0", kind=b"L") + tar_member("./x", t)),
+)
 row("no data.tar", "bad-deb", parts=lambda m: m[:2])
 row("format 3.0", "bad-deb", parts=member(0, how=lambda _: b"3.0\n"))
 row("format 2.x", "bad-deb", parts=member(0, how=lambda _: b"2.x\n"))
@@ -464,6 +538,18 @@ row("a data.tar that is no tar", "bad-deb", parts=member(2, "data.tar", lambda _
 row("a control.tar that is cut off", "bad-compression", parts=member(1, how=cut(12)))
 row("a data.tar that is cut off", "bad-compression", parts=member(2, how=cut(12)))
 row("a data.tar with another ending", "bad-compression", parts=member(2, "data.tar.gz"))
+for ending, pack in PACKERS.items():
+    row(
+        f"two streams in data.tar{ending}",
+        "bad-compression",
+        parts=packed_data(ending, lambda d, p=pack: p(d[:700]) + p(d[700:])),
+    )
+    row(
+        f"something behind data.tar{ending}",
+        "bad-compression",
+        parts=packed_data(ending, lambda d, p=pack: p(d) + b"evil"),
+    )
+    row(f"an empty data.tar{ending}", "bad-compression", parts=packed_data(ending, lambda _: b""))
 row("a bomb in control.tar", "bad-compression", parts=control(("./x", bytes(33 << 20))))
 row("a bomb in data.tar", "bad-compression", parts=member(2, "data.tar.zst", lambda _: zstd_bomb()))
 row("two control files", "bad-control-archive", parts=control(("control", b"Package: evil\n")))
@@ -474,6 +560,12 @@ row(
     "bad-control-archive",
     parts=lambda m: [m[0], ("control.tar.gz", tar(("./control", "/etc/passwd"))), m[2]],
 )
+row("control by an absolute name", "bad-control-archive", parts=raw_control(lambda t: tar_member("/x", t)))
+row("a file in a folder of control.tar", "bad-control-archive", parts=control(("./x/", b""), ("./x/y", b"")))
+row("a file twice in control.tar", "bad-control-archive", parts=control(("./postinst", b"a"), ("./postinst", b"b")))
+row("a control file through a link", "bad-control-archive", parts=control(("./x", "."), ("./x/control", b"A: evil\n")))
+row("a maintainer script that is a link", "bad-control-archive", parts=control(("./postinst", "/bin/true")))
+row("a FIFO in control.tar", "bad-control-archive", parts=raw_control(lambda _: tar_member("./x", kind=b"6")))
 row("a control file of 2 MiB", "bad-control-archive", control=put("X-Odd", "\n" + " a\n" * 700_000 + " b"))
 row("1,100 members in control.tar", "bad-control-archive", parts=control(*((f"./x{n}", b"") for n in range(1100))))
 row("a member above the root", "tar-outside", parts=data(("./../../etc/passwd", b"")))
@@ -501,6 +593,10 @@ row("an empty Depends", "bad-relation", control=put("Depends", ""))
 row("a hole in Depends", "bad-relation", control=put("Depends", "libc6,, gcc"))
 row("a Priority with something behind it", "bad-control-file", control=put("Priority", "optional:"))
 row("a Priority of two lines", "bad-control-file", control=swap("Priority: optional\n", "Priority: optional\n x\n"))
+for name in ("Conflicts", "Breaks", "Replaces", "Provides"):
+    row(f"an alternative in {name}", "bad-relation", control=put(name, "aa | bb"))
+row("a comma at the end of Depends", "bad-relation", control=put("Depends", "libc6, gcc,"))
+row("an alternative in Build-Conflicts", "bad-relation", dsc=put("Build-Conflicts", "aa | bb"))
 row("a Depends in capitals", "bad-relation", control=put("Depends", "Foo"))
 row("a Depends that dpkg finds empty", "bad-relation", control=swap("Depends: ", "Depends:\n "))
 row("a Provides with more than =", "bad-relation", control=put("Provides", "hi (>= 1)"))

@@ -1,6 +1,7 @@
 """What is right is accepted, of every kind."""
 
 import bz2
+import gzip
 import lzma
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,12 @@ def without_orig(files: dict[str, bytes]) -> None:
     files.pop(ORIG)
 
 
+def in_two_streams(files: dict[str, bytes]) -> None:
+    """As pbzip2 packs."""
+    raw = gzip.decompress(files.pop(ORIG))
+    files["hello_1.0.orig.tar.bz2"] = bz2.compress(raw[:700]) + bz2.compress(raw[700:])
+
+
 def lzma_alone(data: bytes) -> bytes:
     return lzma.compress(data, lzma.FORMAT_ALONE)
 
@@ -59,6 +66,11 @@ SOUND: dict[str, dict[str, Any]] = {
     "1.0 with a diff": {"form": "1.0"},
     "1.0, native": {"form": "1.0", "version": "1.0"},
     "quilt with a component": {"components": True},
+    "an orig of several streams": {"tarballs": in_two_streams},
+    "quilt with a component and its signature": {
+        "components": True,
+        "tarballs": lambda files: files.update({"hello_1.0.orig-doc.tar.gz.asc": b"signed\n"}),
+    },
     "quilt with an upstream signature": {"tarballs": lambda files: files.update({f"{ORIG}.asc": b"signed\n"})},
     "an epoch": {"version": "1:1.0-1"},
     "a tilde and a plus": {"version": "1.0~rc1+ds-1~bpo12+1"},
@@ -97,7 +109,8 @@ SOUND: dict[str, dict[str, Any]] = {
         "changes": put("Distribution", "stable testing"),
         "settings": {"suites.testing": {"components": ["main"], "architectures": ["amd64"]}},
     },
-    "a trailing comma and alternatives": {"control": put("Depends", "libc6 (>= 2.36), aa | bb:any (<< 1:2~), cc,")},
+    "alternatives": {"control": put("Depends", "libc6 (>= 2.36), aa | bb:any (<< 1:2~), cc")},
+    "a trailing comma in a .dsc": {"dsc": put("Build-Depends", "debhelper (>= 13), gcc | clang,")},
     "a versioned Provides": {"control": put("Provides", "hi (= 1.0), ho")},
     "Built-Using": {"control": put("Built-Using", "gcc-12 (= 12.2.0-14)")},
     "a Depends over several lines": {"control": put("Depends", "libc6,\n libgcc-s1 (>= 3.0)")},
