@@ -348,7 +348,8 @@ BAD_DEB = _rule(
 )
 BAD_COMPRESSION = _rule(
     "bad-compression",
-    "A compressed stream is whole and within limits: 1 GiB, and 200 times its size more, when decompressed.",
+    "A compressed stream is whole and within limits: decompressed, all of an upload is at most 1 GiB and 200 times its "
+    "size.",
     "build again with dpkg-deb or dpkg-source",
     "deb(5)",
 )

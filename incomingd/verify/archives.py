@@ -40,8 +40,8 @@ _MOST_OUT = 1 << 18
 _DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
 #: GNU's long name and long link, and POSIX's header of fields: they say more of the member that follows.
 _MORE_OF_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
-#: What may come out of any stream, and for each byte that goes in, so that a bomb ends within seconds.
-_FREE, _GROWTH = 1 << 30, 200
+#: What may come out of all streams of an upload, and more for each byte that goes in, so that bombs end within seconds.
+_FREE, _GROWTH, _SMALL = 1 << 30, 200, 1 << 20
 
 
 class ArchiveError(Exception):
@@ -129,6 +129,21 @@ class _Forward(io.BufferedReader):
         return super().seek(offset)
 
 
+class Spare:
+    """What the streams of one upload may hold together beyond 200 times their sizes: many bombs end as one does."""
+
+    def __init__(self) -> None:
+        self._left = _FREE
+
+    def limit(self, growth: int) -> int:
+        """What a stream may hold that has so much by its size. A small one is not to blame for a bomb before it."""
+        return max(self._left, _SMALL) + growth
+
+    def take(self, count: int) -> None:
+        """So many bytes beyond its size were in one."""
+        self._left -= max(count, 0)
+
+
 class _Decoder(Protocol):
     """What bz2 and lzma have for one stream."""
 
@@ -208,16 +223,20 @@ class _Limited(io.RawIOBase):
     """Reads at most so many bytes from what a decompressor makes."""
 
     def __init__(self, source: IO[bytes], limit: int) -> None:
-        self._source, self._left = source, limit
+        self._source, self._limit = source, limit
+        self.count = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
         data = self._source.read(len(buffer))
-        self._left -= len(data)
-        if self._left < 0:
-            raise CompressionError("it holds more than is allowed when it is decompressed")
+        self.count += len(data)
+        if self.count > self._limit:
+            raise CompressionError(
+                f"it holds more than {self._limit} bytes when it is decompressed, and all that an upload holds may be "
+                f"{_FREE >> 30} GiB and {_GROWTH} times its size"
+            )
         buffer[: len(data)] = data
         return len(data)
 
@@ -240,26 +259,35 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
 
 @contextmanager
 def tar_stream(
-    path: Path, ending: str, *, offset: int = 0, size: int | None = None, limit: int, deb: bool = False
+    path: Path,
+    ending: str,
+    *,
+    offset: int = 0,
+    size: int | None = None,
+    limit: int,
+    spare: Spare | None = None,
+    deb: bool = False,
 ) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
     """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
 
-    At most ``limit`` bytes when decompressed. Of a ``deb`` it is what dpkg-deb reads: one stream, and no header that it
-    does not know. The stream is read to its very end: damage behind the last member shows. What is not compressed
-    cannot show any, and is read only where it is of use.
+    At most ``limit`` bytes when decompressed, and what the upload has to ``spare``. Of a ``deb`` it is what dpkg-deb
+    reads: one stream, and no header that it does not know. The stream is read to its very end: damage behind the last
+    member shows. What is not compressed cannot show any, and is read only where it is of use.
     """
-    with _opened(path, ending, offset, size, limit, deb=deb) as raw:
+    with _opened(path, ending, offset, size, limit, spare or Spare(), deb=deb) as raw:
         yield _members(raw, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
 
 
-def read_through(path: Path, ending: str, *, limit: int) -> None:
+def read_through(path: Path, ending: str, *, limit: int, spare: Spare) -> None:
     """Read a compressed file that is no tar to its end."""
-    with _opened(path, ending, 0, None, limit, deb=False):
+    with _opened(path, ending, 0, None, limit, spare, deb=False):
         pass
 
 
 @contextmanager
-def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int, *, deb: bool) -> Iterator[IO[bytes]]:
+def _opened(
+    path: Path, ending: str, offset: int, size: int | None, limit: int, spare: Spare, *, deb: bool
+) -> Iterator[IO[bytes]]:
     """What a decompressor makes of (a part of) a file; at the end what is left of it is read."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size if size is None else size
@@ -270,12 +298,16 @@ def _opened(path: Path, ending: str, offset: int, size: int | None, limit: int, 
                 yield _Forward(_Part(file, offset, length), 1 << 12)
             return
         part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
-        most = min(limit, _FREE + _GROWTH * length)
-        with translated():
-            raw = cast("IO[bytes]", io.BufferedReader(_Limited(_decompressor(part, ending, deb=deb), most), 1 << 16))
-            yield raw
-            while raw.read(1 << 20):
-                pass
+        growth = _GROWTH * length
+        limited = _Limited(_decompressor(part, ending, deb=deb), min(limit, spare.limit(growth)))
+        try:
+            with translated():
+                raw = cast("IO[bytes]", io.BufferedReader(limited, 1 << 16))
+                yield raw
+                while raw.read(1 << 20):
+                    pass
+        finally:
+            spare.take(limited.count - growth)
 
 
 class _Header(tarfile.TarInfo):

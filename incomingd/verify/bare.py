@@ -22,6 +22,7 @@ from incomingd.model import (
     without_epoch,
 )
 from incomingd.verify import files, overrides, policy
+from incomingd.verify.archives import Spare
 from incomingd.verify.binary import check_alone
 from incomingd.verify.changes import Changes, Row
 
@@ -64,13 +65,14 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     found: dict[tuple[str, str], list[BinaryPackage]] = {}
     into = (context.suite,)
     said = overrides.load(into)
+    spare = Spare()
 
     def component(section: str, name: str) -> str:
         return policy.component(section, into, name)
 
     for entry in debs:
         context.reading(entry.name)
-        outcome = check_alone(context.folder / entry.name, entry, component, context.now)
+        outcome = check_alone(context.folder / entry.name, entry, component, context.now, spare)
         problems += outcome.problems
         if outcome.package:
             found.setdefault((outcome.package.source, outcome.package.source_version), []).append(

@@ -3,7 +3,7 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO
@@ -11,7 +11,7 @@ from typing import IO
 from incomingd import rules
 from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
 from incomingd.verify import control, deb822, relations
-from incomingd.verify.archives import ArchiveError, ArMember, CompressionError, ar_members, tar_stream
+from incomingd.verify.archives import ArchiveError, ArMember, CompressionError, Spare, ar_members, tar_stream
 from incomingd.verify.changes import VERSION
 from incomingd.verify.deb822 import Stanza
 
@@ -41,6 +41,7 @@ class BinaryContext:
     priority: str
     component: str
     now: datetime
+    spare: Spare = field(default_factory=Spare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class BinaryOutcome:
 
 def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> BinaryOutcome:
     """Check the sealed file at ``path`` against its own control file and the .changes."""
-    stanza, problems = _read(path, entry.name, context.now)
+    stanza, problems = _read(path, entry.name, context.now, context.spare)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     package = _package(stanza, entry, context.section, context.priority, context.component)
@@ -61,12 +62,14 @@ def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> Binary
     return BinaryOutcome(package=package, problems=tuple(problems))
 
 
-def check_alone(path: Path, entry: FileEntry, component: Callable[[str, str], str], now: datetime) -> BinaryOutcome:
+def check_alone(
+    path: Path, entry: FileEntry, component: Callable[[str, str], str], now: datetime, spare: Spare | None = None
+) -> BinaryOutcome:
     """Check a file that comes without a .changes: its control file says its section and priority.
 
     ``component`` gives the component of a section and a file's name.
     """
-    stanza, problems = _read(path, entry.name, now)
+    stanza, problems = _read(path, entry.name, now, spare or Spare())
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     section = stanza.get("Section") or "misc"
@@ -75,14 +78,14 @@ def check_alone(path: Path, entry: FileEntry, component: Callable[[str, str], st
     return BinaryOutcome(package=package, problems=tuple(problems))
 
 
-def _read(path: Path, name: str, now: datetime) -> tuple[Stanza | None, list[Problem]]:
+def _read(path: Path, name: str, now: datetime, spare: Spare) -> tuple[Stanza | None, list[Problem]]:
     """Read the whole file: its control file's fields, where they can be read, and what is wrong."""
     try:
         members = ar_members(path)
         control_member, data_member = _parts(path, members)
         latest = float(max(member.mtime for member in members))
-        text, control_latest = _control_file(path, control_member)
-        latest = max(latest, control_latest, _read_data(path, data_member))
+        text, control_latest = _control_file(path, control_member, spare)
+        latest = max(latest, control_latest, _read_data(path, data_member, spare))
     except ArchiveError as error:
         rule = _RULES.get(type(error), rules.BAD_DEB)
         return None, [rule.problem(str(error), file=name)]
@@ -140,13 +143,13 @@ def _ending(member: ArMember) -> str:
     return member.name.partition(".tar.")[2]
 
 
-def _control_file(path: Path, member: ArMember) -> tuple[bytes, float]:
+def _control_file(path: Path, member: ArMember, spare: Spare) -> tuple[bytes, float]:
     """The control file's bytes, and the newest date in the archive."""
     found: list[bytes] = []
     names: set[str] = set()
     latest = 0.0
     part = {"offset": member.offset, "size": member.size}
-    with tar_stream(path, _ending(member), **part, limit=_CONTROL_BYTES, deb=True) as members:
+    with tar_stream(path, _ending(member), **part, limit=_CONTROL_BYTES, spare=spare, deb=True) as members:
         for count, (info, content) in enumerate(members, 1):
             if count > _CONTROL_MEMBERS:
                 raise _ControlError(f"control.tar has more than {_CONTROL_MEMBERS} members")
@@ -189,11 +192,11 @@ def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
     return content.read() if content else b""
 
 
-def _read_data(path: Path, member: ArMember) -> float:
+def _read_data(path: Path, member: ArMember, spare: Spare) -> float:
     """Read data.tar through, as dpkg will; the newest date in it."""
     latest = 0.0
     part = {"offset": member.offset, "size": member.size}
-    with tar_stream(path, _ending(member), **part, limit=_DATA_BYTES, deb=True) as members:
+    with tar_stream(path, _ending(member), **part, limit=_DATA_BYTES, spare=spare, deb=True) as members:
         for info, _ in members:
             _inside(info)
             latest = max(latest, info.mtime)

@@ -26,6 +26,7 @@ from incomingd.model import (
     plain,
 )
 from incomingd.verify import deb822, files, overrides, policy
+from incomingd.verify.archives import Spare
 from incomingd.verify.bare import BareContext, check_bare
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import Changes, Row, read
@@ -72,6 +73,7 @@ class _Check:
         self.sealed = {entry.name: entry for entry in job.seal.files}
         self.problems: list[Problem] = list(job.seal.problems)
         self.warnings: list[Problem] = []
+        self.spare = Spare()
         self.verifier = Verifier(keyring=job.keyring, keys=job.keys, now=job.now)
 
     def run(self) -> CheckReport:
@@ -309,6 +311,7 @@ class _OneChanges:
             priority=row.priority,
             component=self._component(row.section, row.name),
             now=self.job.now,
+            spare=self.upload.spare,
         )
         outcome = check_binary(self.job.folder / row.name, sealed, context)
         self._wrong(*outcome.problems)
@@ -332,6 +335,7 @@ class _OneChanges:
             folder=self.job.folder,
             files={name: self.upload.sealed[name] for name in listed & self.upload.sealed.keys()},
             checks=self.checks,
+            spare=self.upload.spare,
         )
         outcome = check_source(text, sealed, context)
         self._wrong(*outcome.problems)

@@ -7,14 +7,14 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from incomingd import rules
 from incomingd.config import ChecksConfig
 from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain, without_epoch
 from incomingd.verify import deb822, files, relations
-from incomingd.verify.archives import ArchiveError, read_through, tar_stream
+from incomingd.verify.archives import ArchiveError, Spare, read_through, tar_stream
 from incomingd.verify.changes import ADDRESS, Row, read_rows
 from incomingd.verify.deb822 import Stanza
 
@@ -36,6 +36,7 @@ class SourceContext:
     folder: Path
     files: Mapping[str, FileEntry]
     checks: ChecksConfig
+    spare: Spare = field(default_factory=Spare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,10 @@ def _fields(stanza: Stanza, entry: FileEntry, context: SourceContext) -> Iterato
     if stanza.get("Maintainer") and not ADDRESS.fullmatch(stanza.get("Maintainer")):
         found = f'Maintainer is "{plain(stanza.get("Maintainer"))}"'
         yield rules.BAD_ADDRESS.problem(found, file=entry.name)
-    for field, wanted in (("Source", context.source), ("Version", context.version)):
-        if wanted and stanza.get(field) and stanza.get(field) != wanted:
+    for name, wanted in (("Source", context.source), ("Version", context.version)):
+        if wanted and stanza.get(name) and stanza.get(name) != wanted:
             yield rules.DSC_FIELD_MISMATCH.problem(
-                f"{field} is {plain(stanza.get(field))}, and the .changes has {wanted}", file=entry.name
+                f"{name} is {plain(stanza.get(name))}, and the .changes has {wanted}", file=entry.name
             )
     name = f"{context.source}_{without_epoch(context.version)}.dsc"
     if context.source and context.version and entry.name != name:
@@ -171,20 +172,20 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
         return
     match = re.search(rf"{_COMPRESSED}$", row.name)
     if match:
-        yield from _tarball(context.folder / row.name, match["ending"], row.name)
+        yield from _tarball(context.folder / row.name, match["ending"], row.name, context.spare)
     elif row.name.endswith(".diff.gz"):
         try:
-            read_through(context.folder / row.name, "gz", limit=_MAX_BYTES)
+            read_through(context.folder / row.name, "gz", limit=_MAX_BYTES, spare=context.spare)
         except ArchiveError as error:
             yield rules.BAD_COMPRESSION.problem(str(error), file=row.name)
 
 
-def _tarball(path: Path, ending: str, name: str) -> Iterator[Problem]:
+def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Problem]:
     """Read a tarball through; what leads out of it is told once."""
     outside = ""
     links: set[str] = set()
     try:
-        with tar_stream(path, ending, limit=_MAX_BYTES) as members:
+        with tar_stream(path, ending, limit=_MAX_BYTES, spare=spare) as members:
             for count, (info, _) in enumerate(members, 1):
                 if count > _MAX_MEMBERS:
                     raise ArchiveError(f"it has more than {_MAX_MEMBERS} members")

@@ -1,5 +1,7 @@
 """What is sent to fill the memory, the disk or the time: rejected within the limits, and the next upload is fine."""
 
+import bz2
+import functools
 import gzip
 import lzma
 import tarfile
@@ -35,6 +37,11 @@ def member(number: int, name: str, make: Callable[[], bytes]) -> Callable[[Membe
 
 def orig(make: Callable[[], bytes]) -> Callable[[dict[str, bytes]], None]:
     return lambda files: files.update({ORIG: make()})
+
+
+def components(count: int, make: Callable[[], bytes]) -> Callable[[dict[str, bytes]], None]:
+    data = functools.cache(make)
+    return lambda files: files.update({f"hello_1.0.orig-c{n}.tar.bz2": data() for n in range(count)})
 
 
 def xz(data: bytes) -> bytes:
@@ -79,6 +86,10 @@ HOSTILE: dict[str, tuple[set[str], Upload]] = {
     "a bomb in an orig tarball": (
         {"bad-tar"},
         Upload(tarballs=orig(lambda: zeros(gzip.compress, 40, head=huge_file(7000)))),
+    ),
+    "forty bombs, each just within the limit": (
+        {"bad-tar"},
+        Upload(tarballs=components(40, lambda: zeros(bz2.compress, 15, head=huge_file(960)))),
     ),
     "a name of 600 MiB in data.tar": (
         {"check-memory", "bad-deb", "bad-compression"},
