@@ -368,7 +368,7 @@ BAD_CONTROL_FILE = _rule(
 )
 DEB_FILE_NAME = _rule(
     "deb-file-name",
-    "A binary is named PACKAGE_VERSION_ARCHITECTURE.ENDING, without the epoch.",
+    "A binary is named PACKAGE_VERSION_ARCHITECTURE.ENDING, without the epoch, the ending that of its Package-Type.",
     "build again with dpkg-deb",
     "deb(5)",
 )

@@ -31,7 +31,7 @@ _AHEAD = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinaryContext:
-    """What the .changes says of one binary. ``names`` is its Binary field."""
+    """What the .changes says of one binary. ``names`` is its Binary field; ``sourceful``: it has the source, too."""
 
     source: str
     source_version: str
@@ -40,6 +40,7 @@ class BinaryContext:
     section: str
     priority: str
     component: str
+    sourceful: bool
     now: datetime
     spare: Spare = field(default_factory=Spare)
 
@@ -233,20 +234,29 @@ def _promise(stanza: Stanza, package: BinaryPackage) -> Iterator[Problem]:
     if stanza.get("Source") and not _SOURCE.fullmatch(stanza.get("Source").strip()):
         yield rules.BAD_PACKAGE_NAME.problem(f'Source is "{plain(stanza.get("Source"))}"', file=name)
     architecture = package.architecture
-    if architecture and (architecture in ("source", "any") or not _ARCHITECTURE.fullmatch(architecture)):
+    wild = {"source", "any"} & set(architecture.split("-"))
+    if architecture and (wild or not _ARCHITECTURE.fullmatch(architecture)):
         yield rules.BAD_BINARY_ARCHITECTURE.problem(f'Architecture is "{plain(architecture)}"', file=name)
         architecture = ""
     wanted = f"{package.package}_{without_epoch(package.version)}_{architecture}.{package.kind}"
     # A name made of what is missing or wrong advises nobody.
     if package.package and package.version and architecture and name != wanted:
         yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(wanted)}", file=name)
+    kind = stanza.get("Package-Type") or package.kind
+    if kind != package.kind:
+        yield rules.DEB_FILE_NAME.problem(
+            f"its Package-Type is {plain(kind)}, and it is named .{package.kind}", file=name
+        )
     for fault in relations.faults(stanza, relations.BINARY_FIELDS, source=False):
         yield rules.BAD_RELATION.problem(plain(fault), file=name)
 
 
 def _against_changes(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:
     name = package.file.name
-    fits = package.version == context.version or package.source_version in (context.version, context.source_version)
+    fits = package.source_version in (context.version, context.source_version)
+    if not context.sourceful and context.source_version == context.version:
+        # A binNMU whose .changes does not say of which source version it is.
+        fits = fits or package.version == context.version
     if context.version and package.version and not fits:
         yield rules.DEB_VERSION_MISMATCH.problem(
             f"its version is {plain(package.version)}, its source's {plain(package.source_version)}, "

@@ -159,8 +159,8 @@ def read_rows(stanza: Stanza, file: str, *, columns: int) -> tuple[tuple[Row, ..
 
 def _list_fields(stanza: Stanza) -> Iterator[tuple[str, str]]:
     """The fields that list files, each in its usual spelling, with the digest that it gives."""
-    known = {"files": ("Files", "md5"), "checksums-sha1": ("Checksums-Sha1", "sha1")}
-    known["checksums-sha256"] = ("Checksums-Sha256", "sha256")
+    known = {"files": ("Files", "md5"), "checksums-md5": ("Checksums-Md5", "md5")}
+    known |= {"checksums-sha1": ("Checksums-Sha1", "sha1"), "checksums-sha256": ("Checksums-Sha256", "sha256")}
     for name, _ in stanza.fields:
         if name.lower() in known:
             yield known[name.lower()]
@@ -179,6 +179,10 @@ def _differences(tables: dict[str, dict[str, list[str]]], file: str) -> Iterator
             yield rules.FILE_LISTS_DIFFER.problem(
                 f"{field} and Checksums-Sha256 differ in the name or the size of {shown}", file=file
             )
+    files = tables.get("Files", {})
+    for name, cells in tables.get("Checksums-Md5", {}).items():
+        if name in files and files[name][0] != cells[0]:
+            yield rules.FILE_LISTS_DIFFER.problem(f"Files and Checksums-Md5 differ in the MD5 of {name}", file=file)
 
 
 def _table(

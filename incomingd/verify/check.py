@@ -310,6 +310,7 @@ class _OneChanges:
             section=row.section,
             priority=row.priority,
             component=self._component(row.section, row.name),
+            sourceful="source" in changes.architectures,
             now=self.job.now,
             spare=self.upload.spare,
         )

@@ -11,6 +11,7 @@ vouches for its digest.
 """
 
 import os
+import re
 import signal
 import subprocess
 from dataclasses import dataclass, replace
@@ -40,6 +41,11 @@ _WEAK = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160"}
 #: ERRSIG's reason for a missing public key.
 _NO_KEY = "9"
 _FUTURE = timedelta(hours=24)
+#: What a signed block may have before its text. gpg reads others too: with NotDashEscaped it takes text for signed that
+#: other programs do not (RFC 4880 §7 has Hash alone).
+_HASH = re.compile(rb"Hash: [A-Za-z0-9, -]+")
+#: gpg signs and puts out the first 20,000 bytes of a line: what was sent would say more than is read.
+_MAX_LINE = 19_000
 #: A signature has some ten status lines.
 _MAX_STATUS = 1 << 20
 
@@ -164,6 +170,17 @@ def _outer_form(data: bytes, file: str) -> Problem | None:
             f"its armor lines are {shown}; one signed block has BEGIN PGP SIGNED MESSAGE, BEGIN and END PGP SIGNATURE",
             file=file,
         )
+    within = lines[lines.index(_BEGIN) + 1 :]
+    head = within[: within.index(b"")] if b"" in within else within
+    odd = next((line for line in head if not _HASH.fullmatch(line)), None)
+    if odd is not None:
+        shown = plain(odd[:60].decode("utf-8", "replace"))
+        return rules.NOT_ONE_SIGNATURE.problem(
+            f'the signed block begins with "{shown}", not with Hash lines', file=file
+        )
+    long = max(map(len, lines))
+    if long > _MAX_LINE:
+        return rules.TEXT_LIMIT.problem(f"a signed line has {long} bytes, and {_MAX_LINE} are allowed", file=file)
     for name, outside in (("before", lines[: lines.index(_BEGIN)]), ("after", lines[lines.index(_END) + 1 :])):
         text = next((line for line in outside if line), None)
         if text is not None:

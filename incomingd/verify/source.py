@@ -197,9 +197,10 @@ def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Probl
 
 
 def _outside(info: tarfile.TarInfo) -> str:
-    if _leads_out(info.name, ""):
+    # tar refuses to unpack a name with "..", wherever that leads.
+    if info.name.startswith("/") or ".." in info.name.split("/"):
         return f"it has a member {plain(info.name)}"
-    if info.islnk() and _leads_out(info.linkname, ""):
+    if info.islnk() and (info.linkname.startswith("/") or ".." in info.linkname.split("/")):
         return f"{plain(info.name)} is a link to {plain(info.linkname)}"
     # A relative symbolic link may go up inside of the tree only; an absolute one leads into a system, not out of it.
     if info.issym() and not info.linkname.startswith("/") and _leads_out(info.linkname, posixpath.dirname(info.name)):
@@ -216,7 +217,7 @@ def _below(info: tarfile.TarInfo, links: set[str]) -> str:
         above = next((path for n in range(1, len(parts)) if (path := "/".join(parts[:n])) in links), None)
         if above is not None:
             return f"{plain(info.name)} lies below the symbolic link {plain(above)}"
-    if info.issym():
+    if info.issym() or (info.islnk() and posixpath.normpath(info.linkname) in links):
         links.add("/".join(parts))
     return ""
 

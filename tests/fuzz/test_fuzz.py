@@ -203,6 +203,7 @@ CONTEXT = BinaryContext(
     section="devel",
     priority="optional",
     component="main",
+    sourceful=True,
     now=NOW,
 )
 

@@ -265,6 +265,14 @@ row("a subkey that is revoked", "revoked-key", by="tom")
 row("a key that is disabled", "revoked-key", by="dan")
 row("a signature with SHA-1", "weak-digest", by="rsa", options=("--digest-algo", "SHA1"))
 row("a signature with RIPEMD-160", "weak-digest", by="rsa", options=("--digest-algo", "RIPEMD160"))
+row("a signature with MD5", "weak-digest", by="rsa", options=("--digest-algo", "MD5", "--allow-weak-digest-algos"))
+row("a block that is not dash-escaped", "not-one-signature", options=("--not-dash-escaped",))
+row(
+    "a field among the Hash lines",
+    "not-one-signature",
+    signed=lambda d: d.replace(b"\nHash:", b"\nComment: evil\nHash:"),
+)
+row("a line of which gpg reads but the first part", "text-limit", changes=put("X-Odd", "a" * 25_000))
 row("a signature of the day after tomorrow", "future-signature", made="20260303T120000!")
 row("a signature of 2099", "future-signature", made="20990101T120000!")
 row("a signature with an end", "expired-signature", made="20260101T000000!", options=("--default-sig-expire", "10d"))
@@ -351,6 +359,16 @@ row("a size that is none", "bad-file-list", changes=match(r"^( [0-9a-f]{40}) \d+
 row("a list that lacks a file", "file-lists-differ", changes=match(r"^ [0-9a-f]{40} .*\n", ""))
 row("lists with other sizes", "file-lists-differ", changes=match(r"^( [0-9a-f]{40}) \d+", r"\1 7"))
 row("a file listed twice", "file-lists-differ", changes=match(r"^( [0-9a-f]{40} .*\n)", r"\1\1"))
+row(
+    "two lists with other digests",
+    "file-lists-differ",
+    changes=lambda t: (
+        t
+        + re.sub("[0-9a-f]{64}", "0" * 32, "".join(re.findall(r"^Checksums-Sha256:\n(?: .*\n)*", t, re.M))).replace(
+            "Sha256", "Md5"
+        )
+    ),
+)
 row("an unknown list that differs", "file-lists-differ", changes=lead(f"Checksums-Sha512:\n {'0' * 128} 1 x.deb\n"))
 row("a .changes that lists itself", "lists-itself", listed=gain(CHANGES))
 
@@ -462,6 +480,17 @@ row(
     "a hard link out of the tree",
     "tar-outside",
     tarballs=orig(("hello-1.0/x", "/etc/passwd"), types={"hello-1.0/x": tarfile.LNKTYPE}),
+)
+row("a member that goes up inside of the tree", "tar-outside", tarballs=orig(("hello-1.0/a/../x", b"")))
+row(
+    "a member below a hard link to a link",
+    "tar-outside",
+    tarballs=orig(
+        ("hello-1.0/x", "/etc"),
+        ("hello-1.0/y", "hello-1.0/x"),
+        ("hello-1.0/y/passwd", b""),
+        types={"hello-1.0/y": tarfile.LNKTYPE},
+    ),
 )
 row("a member below a link", "tar-outside", tarballs=orig(("hello-1.0/x", "/etc"), ("hello-1.0/x/passwd", b"")))
 row("a FIFO in the tree", "tar-outside", tarballs=orig(("hello-1.0/x", b""), types={"hello-1.0/x": tarfile.FIFOTYPE}))
@@ -578,9 +607,21 @@ row(
     control=put("Version", "1.0-2"),
     deb_name="hello_1.0-2_amd64.deb",
 )
+row("a .deb of another version of the source", "deb-version-mismatch", control=put("Source", "hello (0.9)"))
+row(
+    "a binNMU of another source than it says",
+    "deb-version-mismatch",
+    version="1.0-1+b1",
+    control=put("Source", "hello (0.9)"),
+    changes=put("Source", "hello (1.0-1)"),
+    **BINARY,
+)
+row("a udeb in a .deb", "deb-file-name", control=put("Package-Type", "udeb"))
+row("a deb in a .udeb", "deb-file-name", kind="udeb", control=put("Package-Type", "deb"))
 row("a .deb of another source", "deb-source-mismatch", control=put("Source", "other (1.0-1)"))
 row("a .deb that Binary lacks", "binary-not-listed", changes=put("Binary", "other"))
 row("a .deb for any", "bad-binary-architecture", control=put("Architecture", "any"))
+row("a .deb for every Linux", "bad-binary-architecture", control=put("Architecture", "linux-any"))
 row("a .deb for source", "bad-binary-architecture", control=put("Architecture", "source"))
 row("a .deb for two", "bad-binary-architecture", control=put("Architecture", "amd64 arm64"))
 row("a .deb of another section", "section-mismatch", control=put("Section", "net"))

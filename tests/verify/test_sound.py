@@ -82,6 +82,12 @@ SOUND: dict[str, dict[str, Any]] = {
     "a ddeb": {"kind": "ddeb", "package": "hello-dbgsym", "changes": put("Binary", "hello")},
     "a -dbgsym beside its package": {"package": "hello-dbgsym", "changes": put("Binary", "hello")},
     "a binNMU": {"version": "1.0-1+b1", "control": put("Source", "hello (1.0-1)"), "changes": BINNMU, **BINARY},
+    "a binNMU whose .changes does not say of what": {
+        "version": "1.0-1+b1", "control": put("Source", "hello (1.0-1)"), **BINARY,
+    },
+    "a udeb that says so": {
+        "kind": "udeb", "section": "debian-installer", "package": "hello-udeb", "control": put("Package-Type", "udeb"),
+    },
     "a binNMU of a package with a version of its own": {
         "version": "1.0-1+b1", "deb_name": "hello_4.2+b1_amd64.deb", "changes": BINNMU, **BINARY,
         "control": every(put("Version", "4.2+b1"), put("Source", "hello (1.0-1)")),
