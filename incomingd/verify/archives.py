@@ -1,27 +1,22 @@
-"""Opens ar, tar and compressed streams from uploads, within limits and without writing anything.
+"""Opens ar and tar archives from uploads, packed or not (:mod:`.streams`), within limits and without writing anything.
 
 Rules: sizes in headers are believed only after they were found; a stream must be whole, with nothing behind it; nothing
 is extracted. What is wrong raises :class:`ArchiveError` with a sentence. Memory, processor time and wall time are
 limited from outside (:mod:`.worker`), since decompressors take what the stream asks for.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar, Literal, Protocol, cast
-
-import zstandard
+from typing import IO, ClassVar, Literal, cast
 
 from incomingd.model import plain
+from incomingd.verify.streams import GROWTH, ArchiveError, Limited, Spare, decompressor, translated
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
@@ -30,26 +25,12 @@ _DECIMAL = re.compile(rb"[0-9]{1,15} *", re.ASCII)
 _MAX_AR_MEMBERS = 64
 #: The endings of what is not compressed.
 _PLAIN = ("", "tar")
-#: zstd frames may ask for a window of up to 2 GiB; dpkg allows 128 MiB.
-_ZSTD_WINDOW = 1 << 27
-#: Of four bytes zstd can make 128 KiB: what is handed to it at once stays small, or its output fills the memory.
-_CHUNK = 1 << 10
-#: What the other decompressors are asked for at once.
-_MOST_OUT = 1 << 18
 #: Files, links, devices, directories and GNU's long names: what dpkg unpacks (deb(5)).
 _DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
 #: GNU's long name and long link, and POSIX's header of fields: they say more of the member that follows.
 _MORE_OF_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
-#: What may come out of all streams of an upload, and more for each byte that goes in, so that bombs end within seconds.
-_FREE, _GROWTH, _SMALL = 1 << 30, 200, 1 << 20
-
-
-class ArchiveError(Exception):
-    """The archive cannot be read whole; the message says where and why."""
-
-
-class CompressionError(ArchiveError):
-    """The compressed stream is cut off, damaged, or followed by something else."""
+#: tarfile reads them whole, and no path is longer than 4,096 bytes.
+_MOST_OF_NEXT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,134 +110,6 @@ class _Forward(io.BufferedReader):
         return super().seek(offset)
 
 
-class Spare:
-    """What the streams of one upload may hold together beyond 200 times their sizes: many bombs end as one does."""
-
-    def __init__(self) -> None:
-        self._left = _FREE
-
-    def limit(self, growth: int) -> int:
-        """What a stream may hold that has so much by its size. A small one is not to blame for a bomb before it."""
-        return max(self._left, _SMALL) + growth
-
-    def take(self, count: int) -> None:
-        """So many bytes beyond its size were in one."""
-        self._left -= max(count, 0)
-
-
-class _Decoder(Protocol):
-    """What bz2 and lzma have for one stream."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
-class _ZstdDecoder:
-    """The same for one zstd frame; its output is limited by what is handed to it."""
-
-    needs_input = True
-
-    def __init__(self) -> None:
-        self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._frame.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._frame.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        return self._frame.decompress(data)
-
-
-class _Streams(io.RawIOBase):
-    """What is in a compressed stream, which must be whole; in several that stand end to end, unless it is ``one``.
-
-    dpkg-deb reads the first xz, bzip2, lzma or zstd stream of a member and nothing behind it (measured), while
-    dpkg-source, by the programs of those names, reads all of them.
-    """
-
-    def __init__(self, source: IO[bytes], make: Callable[[], _Decoder], *, one: bool) -> None:
-        self._source, self._make, self._one = source, make, one
-        self._decoder = make()
-        self._rest = b""
-        self._out = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
-        while not self._out:
-            if self._decoder.eof and not self._next():
-                return 0
-            data = b""
-            if self._decoder.needs_input:
-                data, self._rest = self._rest or self._source.read(_CHUNK), b""
-                if not data:
-                    raise EOFError("it is cut off")
-            try:
-                self._out = memoryview(self._decoder.decompress(data, _MOST_OUT))
-            except OSError as error:  # bz2's own
-                raise CompressionError(f"its compressed stream is damaged: {error}") from error
-        count = min(len(buffer), len(self._out))
-        buffer[:count], self._out = self._out[:count], self._out[count:]
-        return count
-
-    def _next(self) -> bool:
-        """Begin with the next stream; False where nothing follows."""
-        self._rest = self._decoder.unused_data or self._source.read(_CHUNK)
-        if self._rest and self._one:
-            raise CompressionError("its compressed stream is followed by something that dpkg does not read")
-        if self._rest:
-            self._decoder = self._make()
-        return bool(self._rest)
-
-
-class _Limited(io.RawIOBase):
-    """Reads at most so many bytes from what a decompressor makes."""
-
-    def __init__(self, source: IO[bytes], limit: int) -> None:
-        self._source, self._limit = source, limit
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as io calls it
-        data = self._source.read(len(buffer))
-        self.count += len(data)
-        if self.count > self._limit:
-            raise CompressionError(
-                f"it holds more than {self._limit} bytes when it is decompressed, and all that an upload holds may be "
-                f"{_FREE >> 30} GiB and {_GROWTH} times its size"
-            )
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _decompressor(source: IO[bytes], ending: str, *, deb: bool) -> IO[bytes]:
-    if ending == "gz":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=source))
-    if ending not in _DECODERS:
-        raise CompressionError(f"it is compressed in an unknown way ({ending})")
-    return cast("IO[bytes]", io.BufferedReader(_Streams(source, _DECODERS[ending], one=deb), 1 << 16))
-
-
-_DECODERS: dict[str, Callable[[], _Decoder]] = {
-    "bz2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
-    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE),
-    "zst": _ZstdDecoder,
-}
-
-
 @contextmanager
 def tar_stream(
     path: Path,
@@ -274,8 +127,8 @@ def tar_stream(
     reads: one stream, and no header that it does not know. The stream is read to its very end: damage behind the last
     member shows. What is not compressed cannot show any, and is read only where it is of use.
     """
-    with _opened(path, ending, offset, size, limit, spare or Spare(), deb=deb) as raw:
-        yield _members(raw, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
+    with _opened(path, ending, offset, size, limit, spare or Spare(), deb=deb) as (raw, charge):
+        yield _members(raw, charge, "r:" if ending in _PLAIN else "r|", _DebHeader if deb else _Header)
 
 
 def read_through(path: Path, ending: str, *, limit: int, spare: Spare) -> None:
@@ -287,23 +140,26 @@ def read_through(path: Path, ending: str, *, limit: int, spare: Spare) -> None:
 @contextmanager
 def _opened(
     path: Path, ending: str, offset: int, size: int | None, limit: int, spare: Spare, *, deb: bool
-) -> Iterator[IO[bytes]]:
-    """What a decompressor makes of (a part of) a file; at the end what is left of it is read."""
+) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """What a decompressor makes of (a part of) a file, and what to call for each member.
+
+    At the end what is left of it is read.
+    """
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size if size is None else size
         if ending in _PLAIN:
             if length > limit:
                 raise ArchiveError("it holds more than is allowed")
             with translated():
-                yield _Forward(_Part(file, offset, length), 1 << 12)
+                yield _Forward(_Part(file, offset, length), 1 << 12), lambda: None
             return
         part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
-        growth = _GROWTH * length
-        limited = _Limited(_decompressor(part, ending, deb=deb), min(limit, spare.limit(growth)))
+        growth = GROWTH * length
+        limited = Limited(decompressor(part, ending, deb=deb), min(limit, spare.limit(growth)))
         try:
             with translated():
                 raw = cast("IO[bytes]", io.BufferedReader(limited, 1 << 16))
-                yield raw
+                yield raw, limited.charge
                 while raw.read(1 << 20):
                     pass
         finally:
@@ -332,6 +188,8 @@ class _Header(tarfile.TarInfo):
         # tarfile puts the prefix before the name whatever the format; tar and dpkg only in POSIX's.
         if buf[257:263] != b"ustar\0" and buf[345]:
             raise ArchiveError("its tar archive has a header with a prefix, and is not of POSIX's format")
+        if header.size > _MOST_OF_NEXT and header.type in (*_MORE_OF_NEXT, tarfile.XGLTYPE):
+            raise ArchiveError(f"its tar archive has a name or a header of {header.size} bytes")
         # Of two long names tarfile takes the first, and tar the last.
         if header.type in _MORE_OF_NEXT:
             if cls.ahead and (header.type in cls.ahead or tarfile.XHDTYPE in (header.type, *cls.ahead)):
@@ -361,11 +219,12 @@ class _DebHeader(_Header):
 
 
 def _members(
-    raw: IO[bytes], mode: Literal["r:", "r|"], header: type[_Header]
+    raw: IO[bytes], charge: Callable[[], None], mode: Literal["r:", "r|"], header: type[_Header]
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     own = type(header.__name__, (header,), {"ahead": set()})
     with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=own) as tar:
         for member in tar:
+            charge()
             if header is _DebHeader and not member.name.strip("/"):
                 raise ArchiveError("its tar archive has a member without name")
             yield member, tar.extractfile(member) if member.isreg() else None
@@ -375,16 +234,3 @@ def _members(
         while chunk := rest.read(1 << 16):
             if chunk.strip(b"\0"):
                 raise ArchiveError("its tar archive goes on behind its end")
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the decompressors and tarfile raise into :class:`ArchiveError`."""
-    try:
-        yield
-    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
-        raise CompressionError(f"its compressed stream is damaged: {error}") from error
-    except tarfile.TarError as error:
-        raise ArchiveError(f"its tar archive is damaged: {error}") from error
-    except (ValueError, OverflowError, OSError) as error:
-        raise ArchiveError(f"it cannot be read: {error}") from error

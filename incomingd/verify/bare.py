@@ -22,9 +22,9 @@ from incomingd.model import (
     without_epoch,
 )
 from incomingd.verify import files, overrides, policy
-from incomingd.verify.archives import Spare
 from incomingd.verify.binary import check_alone
 from incomingd.verify.changes import Changes, Row
+from incomingd.verify.streams import Spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

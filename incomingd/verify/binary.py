@@ -11,9 +11,10 @@ from typing import IO
 from incomingd import rules
 from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
 from incomingd.verify import control, deb822, relations
-from incomingd.verify.archives import ArchiveError, ArMember, CompressionError, Spare, ar_members, tar_stream
+from incomingd.verify.archives import ArMember, ar_members, tar_stream
 from incomingd.verify.changes import VERSION
 from incomingd.verify.deb822 import Stanza
+from incomingd.verify.streams import ArchiveError, CompressionError, Spare
 
 _CONTROL = re.compile(r"control\.tar(?:\.(gz|xz|zst))?", re.ASCII)
 _DATA = re.compile(r"data\.tar(?:\.(gz|xz|bz2|zst|lzma))?", re.ASCII)

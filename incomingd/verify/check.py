@@ -26,7 +26,6 @@ from incomingd.model import (
     plain,
 )
 from incomingd.verify import deb822, files, overrides, policy
-from incomingd.verify.archives import Spare
 from incomingd.verify.bare import BareContext, check_bare
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import Changes, Row, read
@@ -34,6 +33,7 @@ from incomingd.verify.files import Kind
 from incomingd.verify.keyring import KeyTable
 from incomingd.verify.signature import Signed, Verifier, is_signed, too_old
 from incomingd.verify.source import SourceContext, check_source
+from incomingd.verify.streams import Spare
 
 #: More problems than anybody reads; they would also fill the status file.
 _MAX_PROBLEMS = 200

@@ -14,14 +14,19 @@ from incomingd import rules
 from incomingd.config import ChecksConfig
 from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain, without_epoch
 from incomingd.verify import deb822, files, relations
-from incomingd.verify.archives import ArchiveError, Spare, read_through, tar_stream
+from incomingd.verify.archives import read_through, tar_stream
 from incomingd.verify.changes import ADDRESS, Row, read_rows
 from incomingd.verify.deb822 import Stanza
+from incomingd.verify.streams import ArchiveError, Spare
 
 _REQUIRED = ("Format", "Source", "Version", "Maintainer", "Architecture", "Checksums-Sha256", "Files")
 _COMPRESSED = r"\.tar\.(?P<ending>gz|bz2|xz|lzma)"
 _MAX_MEMBERS = 1_000_000
 _MAX_BYTES = 64 << 30
+#: Bytes of the names of links, which are kept to the end.
+_MAX_LINKS = 16 << 20
+#: Links that lead in a circle lead nowhere.
+_MAX_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,15 +188,20 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
 def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Problem]:
     """Read a tarball through; what leads out of it is told once."""
     outside = ""
-    links: set[str] = set()
+    links: dict[str, str] = {}
+    kept = 0
     try:
         with tar_stream(path, ending, limit=_MAX_BYTES, spare=spare) as members:
             for count, (info, _) in enumerate(members, 1):
                 if count > _MAX_MEMBERS:
                     raise ArchiveError(f"it has more than {_MAX_MEMBERS} members")
                 outside = outside or _outside(info) or _below(info, links)
+                kept += len(info.name) + len(info.linkname) if info.islnk() or info.issym() else 0
+                if kept > _MAX_LINKS:
+                    raise ArchiveError(f"the names of its links have more than {_MAX_LINKS >> 20} MiB")
     except ArchiveError as error:
         yield rules.BAD_TAR.problem(str(error), file=name)
+    outside = outside or next((f"{plain(link)} leads out through other links" for link in _escaping(links)), "")
     if outside:
         yield rules.TAR_OUTSIDE.problem(outside, file=name)
 
@@ -210,16 +220,43 @@ def _outside(info: tarfile.TarInfo) -> str:
     return ""
 
 
-def _below(info: tarfile.TarInfo, links: set[str]) -> str:
-    """A member below a symbolic link would be written where that leads. ``links`` are those so far."""
+def _below(info: tarfile.TarInfo, links: dict[str, str]) -> str:
+    """A member below a symbolic link would be written where that leads. ``links``: those so far, and where they go."""
     parts = posixpath.normpath(info.name).split("/")
     if links:
         above = next((path for n in range(1, len(parts)) if (path := "/".join(parts[:n])) in links), None)
         if above is not None:
             return f"{plain(info.name)} lies below the symbolic link {plain(above)}"
-    if info.issym() or (info.islnk() and posixpath.normpath(info.linkname) in links):
-        links.add("/".join(parts))
+    if info.issym():
+        links["/".join(parts)] = info.linkname
+    elif info.islnk() and (other := posixpath.normpath(info.linkname)) in links:
+        links["/".join(parts)] = links[other]
     return ""
+
+
+def _escaping(links: Mapping[str, str]) -> Iterator[str]:
+    """Links that lead out of the tree where those on their way are followed, as whoever opens them does."""
+    for link, target in links.items():
+        if target.startswith("/"):
+            continue
+        here, ahead = link.split("/")[:-1], target.split("/")[::-1]
+        for _ in range(_MAX_STEPS):
+            if not ahead:
+                break
+            part = ahead.pop()
+            if part == "..":
+                if not here:
+                    yield link
+                    break
+                here.pop()
+            elif part not in ("", "."):
+                follow = links.get("/".join([*here, part]))
+                if follow is None:
+                    here.append(part)
+                elif follow.startswith("/"):
+                    break
+                else:
+                    ahead += follow.split("/")[::-1]
 
 
 def _leads_out(name: str, folder: str) -> bool:

@@ -57,6 +57,24 @@ def xz_bomb() -> bytes:
     return head + lzma.compress(bytes(64 << 20)) * 250
 
 
+def many_links() -> bytes:
+    """A tar of 4 million names in 20 MB."""
+    link = tarfile.TarInfo("x" * 90)
+    link.type, link.linkname = tarfile.SYMTYPE, "y" * 90
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    some = link.tobuf(tarfile.GNU_FORMAT) * 10_000
+    return b"".join(packer.compress(some) for _ in range(400)) + packer.flush()
+
+
+def long_name() -> bytes:
+    """A tar with a name of 400 MiB in 40 kB."""
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 400 << 20
+    pieces = (member.tobuf(tarfile.GNU_FORMAT), *[ZEROS] * 400)
+    return b"".join(map(packer.compress, pieces)) + packer.flush()
+
+
 def endless(packed: bytes) -> bytes:
     """A stream that is cut before its end."""
     return packed[: len(packed) * 3 // 4]
@@ -84,6 +102,11 @@ def ar(*members: tuple[str, bytes]) -> bytes:
 def deb(control_name: str, control: bytes) -> bytes:
     data = tar_gz(b"data")
     return ar(("debian-binary", b"2.0\n"), (control_name, control), ("data.tar.gz", data))
+
+
+def deb_of(data: bytes) -> bytes:
+    control = tar_gz(make.control("attack", "1.0").encode())
+    return ar(("debian-binary", b"2.0\n"), ("control.tar.gz", control), ("data.tar.zst", data))
 
 
 def million_members() -> bytes:
@@ -196,6 +219,8 @@ ATTACKS: dict[str, tuple[Callable[[Attacker], Path], set[str]]] = {
         lambda a: a.package(deb("control.tar.gz", tar_gz(b"", 1_000_000))),
         {"bad-control-archive"},
     ),
+    "a data.tar of 4 million links": (lambda a: a.package(deb_of(many_links())), {"bad-compression"}),
+    "a name of 400 MiB": (lambda a: a.package(deb_of(long_name())), {"bad-deb"}),
     "100,000 files listed": (hundred_thousand_files, {"text-too-large"}),
     "a field of 50 MB in the .changes": (huge_field, {"text-too-large"}),
     "a field of 50 MB in control": (

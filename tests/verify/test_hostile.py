@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from incomingd.publish.xz import compress, join
 from incomingd.verify.pool import Checkers
 from tests.verify.builders import NOW, Keys, Members, Upload, ar, codes, make_config, put, sealed, tar, told
 
@@ -22,6 +23,25 @@ ORIG = "hello_1.0.orig.tar.gz"
 def zeros(compress: Callable[[bytes], bytes], times: int, *, head: bytes = b"") -> bytes:
     """``head`` and so many times 64 MiB of zeros, as compressed streams end to end."""
     return compress(head) + compress(bytes(64 * MIB)) * times
+
+
+def many(count: int, kind: bytes) -> bytes:
+    """A tarball of so many members without content."""
+    info = tarfile.TarInfo("hello-1.0/x")
+    info.type, info.linkname = kind, "y" * 90 if kind == tarfile.SYMTYPE else ""
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) * count + bytes(1024), 1)
+
+
+def zstd_zeros(times: int, *, head: bytes) -> bytes:
+    """The same as one stream, of which alone dpkg-deb reads all."""
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    pieces = [packer.compress(head), *(packer.compress(bytes(64 * MIB)) for _ in range(times))]
+    return b"".join([*pieces, packer.flush()])
+
+
+def xz_zeros(times: int, *, head: bytes) -> bytes:
+    block = compress(bytes(64 * MIB), quick=True)
+    return b"".join(join([compress(head), *[block] * times]))
 
 
 def huge_file(mebibytes: int, *, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -48,10 +68,6 @@ def xz(data: bytes) -> bytes:
     return lzma.compress(data, preset=0)
 
 
-def zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=1).compress(data)
-
-
 def wide_window() -> bytes:
     """A zstd frame that asks for a window of 2 GiB."""
     parameters = zstandard.ZstdCompressionParameters(window_log=31, compression_level=1)
@@ -59,13 +75,13 @@ def wide_window() -> bytes:
     return stream.compress(tar(("a", b"x"), form="")) + stream.flush()
 
 
-def wide_dictionary() -> bytes:
-    """An xz stream that asks for a dictionary of 1.5 GiB, in a header that says so truly."""
+def wide_dictionary(code: int = 39) -> bytes:
+    """An xz stream that asks for a dictionary of 3 GiB (39) or 256 MiB (32), in a header that says so truly."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
     data = bytearray(lzma.compress(tar(("a", b"x" * 5000), form=""), check=lzma.CHECK_NONE, filters=filters))
     # Behind the stream header: size, flags, filter id, its length, the dictionary's code (xz file format 5.3.1).
     assert data[14:16] == b"\x21\x01"
-    data[16] = 39
+    data[16] = code
     data[20:24] = zlib.crc32(bytes(data[12:20])).to_bytes(4, "little")
     return bytes(data)
 
@@ -73,11 +89,11 @@ def wide_dictionary() -> bytes:
 HOSTILE: dict[str, tuple[set[str], Upload]] = {
     "a bomb of 1.5 GiB in data.tar.xz": (
         {"bad-compression"},
-        Upload(parts=member(2, "data.tar.xz", lambda: zeros(xz, 24, head=huge_file(8000)))),
+        Upload(parts=member(2, "data.tar.xz", lambda: xz_zeros(24, head=huge_file(8000)))),
     ),
     "a bomb of 1.5 GiB in data.tar.zst": (
         {"bad-compression"},
-        Upload(parts=member(2, "data.tar.zst", lambda: zeros(zstd, 24, head=huge_file(8000)))),
+        Upload(parts=member(2, "data.tar.zst", lambda: zstd_zeros(24, head=huge_file(8000)))),
     ),
     "a bomb in control.tar.gz": (
         {"bad-compression"},
@@ -92,13 +108,20 @@ HOSTILE: dict[str, tuple[set[str], Upload]] = {
         Upload(tarballs=components(40, lambda: zeros(bz2.compress, 15, head=huge_file(960)))),
     ),
     "a name of 600 MiB in data.tar": (
-        {"check-memory", "bad-deb", "bad-compression"},
-        Upload(parts=member(2, "data.tar.zst", lambda: zeros(zstd, 10, head=huge_file(600, kind=b"L")))),
+        {"bad-deb"},
+        Upload(parts=member(2, "data.tar.zst", lambda: zstd_zeros(10, head=huge_file(600, kind=b"L")))),
     ),
     "a zstd window of 2 GiB": ({"bad-compression"}, Upload(parts=member(2, "data.tar.zst", wide_window))),
-    "an xz dictionary of 1.5 GiB": (
-        {"check-memory", "bad-compression"},
-        Upload(parts=member(2, "data.tar.xz", wide_dictionary)),
+    "an xz dictionary of 3 GiB": ({"bad-compression"}, Upload(parts=member(2, "data.tar.xz", wide_dictionary))),
+    "an xz dictionary of 256 MiB": (
+        {"bad-compression"},
+        Upload(parts=member(2, "data.tar.xz", lambda: wide_dictionary(32))),
+    ),
+    "200,000 links": ({"bad-tar"}, Upload(tarballs=orig(lambda: many(200_000, tarfile.SYMTYPE)))),
+    "a million files in an orig": ({"bad-tar"}, Upload(tarballs=orig(lambda: many(1_000_000, tarfile.REGTYPE)))),
+    "a million files in data.tar": (
+        {"bad-compression"},
+        Upload(parts=member(2, "data.tar.gz", lambda: many(1_000_000, tarfile.REGTYPE))),
     ),
     "an xz stream that never ends": (
         {"bad-compression"},

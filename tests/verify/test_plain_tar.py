@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from incomingd.verify.archives import ArchiveError, tar_stream
+from incomingd.verify.archives import tar_stream
+from incomingd.verify.streams import ArchiveError
 
 SIZE = 3 << 20
 

@@ -492,6 +492,11 @@ row(
         types={"hello-1.0/y": tarfile.LNKTYPE},
     ),
 )
+row(
+    "a link that leads out through another",
+    "tar-outside",
+    tarballs=orig(("hello-1.0/a/b", ".."), ("hello-1.0/a/c", "b/../../x"), ("hello-1.0/x", b"")),
+)
 row("a member below a link", "tar-outside", tarballs=orig(("hello-1.0/x", "/etc"), ("hello-1.0/x/passwd", b"")))
 row("a FIFO in the tree", "tar-outside", tarballs=orig(("hello-1.0/x", b""), types={"hello-1.0/x": tarfile.FIFOTYPE}))
 row("a .dsc without signature", "unsigned-dsc", settings={"checks.require_dsc_signature": True})

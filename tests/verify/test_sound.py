@@ -123,6 +123,12 @@ SOUND: dict[str, dict[str, Any]] = {
     "a link inside of the tree": {
         "tarballs": lambda f: f.update({ORIG: tar(("hello-1.0/a/b", "../c"), ("hello-1.0/c", b""))})
     },
+    "links in a circle, and through another": {
+        "tarballs": lambda f: f.update({ORIG: tar(
+            ("h/a", "b"), ("h/b", "a"), ("h/lib", "usr/lib"), ("h/usr/lib/", b""),
+            ("h/x", "lib/../share"), ("h/e", "/etc"),
+        )})
+    },
     "a member that begins with _": {"parts": lambda members: [*members[:1], ("_gpgorigin", b"x"), *members[1:]]},
     "Multi-Arch: same": {"control": every(put("Multi-Arch", "same"), put("Essential", "no"))},
     "a later minor format": {"parts": lambda members: [("debian-binary", b"2.1\nmore\n"), *members[1:]]},
