@@ -27,7 +27,7 @@ _MOST_OUT = 1 << 18
 #: What may come out of all streams of an upload, and more for each byte that goes in, so that bombs end within seconds.
 _FREE, GROWTH, _SMALL = 1 << 30, 200, 1 << 20
 #: To read a header takes the time of so many bytes.
-_MEMBER = 6 << 10
+_MEMBER = 12 << 10
 
 
 class ArchiveError(Exception):

@@ -12,6 +12,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from incomingd.verify import deb822, relations
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import read
 from incomingd.verify.signature import Verifier, is_signed
+from incomingd.verify.streams import Spare
 from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
 SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 4
@@ -212,7 +214,7 @@ def verdict(data: bytes, folder: Path) -> tuple[Problem, ...]:
     path = folder / DEB
     path.write_bytes(data)
     entry = FileEntry(name=DEB, size=len(data), digests=Digests(md5="", sha1="", sha256=""))
-    outcome = check_binary(path, entry, CONTEXT)
+    outcome = check_binary(path, entry, replace(CONTEXT, spare=Spare()))
     assert outcome.package or outcome.problems
     return outcome.problems
 
@@ -220,7 +222,7 @@ def verdict(data: bytes, folder: Path) -> tuple[Problem, ...]:
 def fields(data: bytes, folder: Path) -> Fields:
     """The control file as it was read."""
     entry = FileEntry(name=DEB, size=len(data), digests=Digests(md5="", sha1="", sha256=""))
-    package = check_binary(folder / DEB, entry, CONTEXT).package
+    package = check_binary(folder / DEB, entry, replace(CONTEXT, spare=Spare())).package
     assert package
     return package.control
 

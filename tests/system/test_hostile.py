@@ -7,7 +7,6 @@ upload is published meanwhile.
 import gzip
 import hashlib
 import io
-import lzma
 import os
 import re
 import tarfile
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from incomingd.publish.xz import compress, join
 from tests.bench import make
 from tests.support.instance import Instance, until
 from tests.support.keys import Keys
@@ -52,9 +52,9 @@ def zst_bomb() -> bytes:
 
 @cache
 def xz_bomb() -> bytes:
-    """16 GB in 2.5 MB: a stream of 64 MiB, over and over."""
-    head = lzma.compress(next(tar_of_zeros(16_000)))
-    return head + lzma.compress(bytes(64 << 20)) * 250
+    """16 GB in 2.5 MB: one stream, of a block of 64 MiB over and over."""
+    block = compress(bytes(64 << 20), quick=True)
+    return b"".join(join([compress(next(tar_of_zeros(16_000))), *[block] * 250]))
 
 
 def many_links() -> bytes:
