@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ class Fsck:
                 continue
             try:
                 unpacked = _digest(_UNPACK[suffix](folder / file.path))
-            except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+            except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
                 yield f"{folder / file.path}: cannot be unpacked: {error}"
                 continue
             if unpacked != raw[plain].sha256:

@@ -278,6 +278,12 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def scribble(file: Path) -> None:
+    """Behind the header of gzip, where zlib itself finds that nothing of it can be read."""
+    data = file.read_bytes()
+    file.write_bytes(data[:10] + b"\xff" * (len(data) - 10))
+
+
 DAMAGES = {
     "a pool file is cut": (lambda root: truncate(root / DEB), "", r"hello_1.0-1_amd64.deb: has \d+ bytes"),
     "a pool file is gone": (lambda root: (root / DEB).unlink(), "", "hello_1.0-1_amd64.deb: is missing"),
@@ -285,6 +291,7 @@ DAMAGES = {
     "a stray in the pool": (lambda root: (root / DEB).with_name("stray").touch(), "", "stray: is in the pool and"),
     "an index is cut": (lambda root: truncate(root / PACKAGES), "", r"Packages.gz: has \d+ bytes"),
     "a bit of an index": (lambda root: flip(root / PACKAGES), "--deep", "Packages.gz: its bytes"),
+    "an index of nothing known": (lambda root: scribble(root / PACKAGES), "--deep", "Packages.gz: cannot be unpacked"),
     "another InRelease": (
         lambda root: flip(root / "archive/dists/stable/InRelease"),
         "",
