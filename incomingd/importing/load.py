@@ -6,14 +6,16 @@ it was reading, and nothing is changed.
 """
 
 import ctypes
+import gc
 import os
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
+from typing import Self
 
 from incomingd import fsio, rules
 from incomingd.errors import Retry
@@ -24,6 +26,8 @@ from incomingd.verify import overrides
 _PR_SET_PDEATHSIG = 1
 #: Packages that a worker reads in one go.
 _AT_ONCE = 50
+#: Chunks for each worker that are under way: what is being noted must not let them wait.
+_AHEAD = 6
 #: Packages that are synced and noted in one go: waiting for the disk costs the same for one and for thousands.
 _KEEP_AT_ONCE = 2000
 
@@ -39,20 +43,48 @@ def load(task: Task, staging: Staging, origins: Sequence[Origin], done: Callable
     numbered = enumerate(origins, staging.next_id())
     workers = min(task.config.service.workers or os.cpu_count() or 1, -(-len(origins) // _AT_ONCE))
     # Spawned, not forked: this process may have a thread that draws.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (task, os.getpid())) as pool:
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn"), _begin, (task, os.getpid())) as pool,
+        _Keeper(task, staging) as keeper,
+    ):
         kept: list[Item] = []
-        for items in _read_all(pool, iter(lambda: list(islice(numbered, _AT_ONCE)), []), workers * 2):
+        for items in _read_all(pool, iter(lambda: list(islice(numbered, _AT_ONCE)), []), workers * _AHEAD):
             kept += items
             done(len(items))
             if len(kept) >= _KEEP_AT_ONCE:
-                _keep(task, staging, kept)
+                keeper.keep(kept)
                 kept = []
-        _keep(task, staging, kept)
+        keeper.keep(kept)
+        keeper.finish()
 
 
-def _keep(task: Task, staging: Staging, items: Sequence[Item]) -> None:
-    fsio.sync_file_systems([task.folder])
-    staging.add(items)
+class _Keeper:
+    """Notes what was read once it is on the disk; while it waits for that the workers go on."""
+
+    def __init__(self, task: Task, staging: Staging) -> None:
+        self._folder, self._staging = task.folder, staging
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._synced: Future[None] | None = None
+        self._items: Sequence[Item] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beside.shutdown()
+
+    def keep(self, items: Sequence[Item]) -> None:
+        """Have these synced, and note those before them."""
+        self.finish()
+        self._items = items
+        self._synced = self._beside.submit(fsio.sync_file_systems, [self._folder])
+
+    def finish(self) -> None:
+        """Wait until all are noted."""
+        if self._synced is not None:
+            self._synced.result()
+            self._staging.add(self._items)
+            self._synced = None
 
 
 def _read_all(pool: ProcessPoolExecutor, chunks: Iterator[_Numbered], ahead: int) -> Iterator[list[Item]]:
@@ -84,6 +116,7 @@ def _begin(task: Task, parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     _reader = Reader(task)
+    gc.freeze()  # what was imported is no garbage: it need not be looked through again and again
     most = task.config.checks.worker_memory
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

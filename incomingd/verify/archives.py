@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, ClassVar, Literal, cast
 
 from incomingd.model import plain
-from incomingd.verify.streams import GROWTH, ArchiveError, Limited, Spare, decompressor, translated
+from incomingd.verify.streams import GROWTH, ArchiveError, Limited, Spare, at_once, decompressor, translated
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
@@ -181,19 +181,21 @@ def _small(part: _Part, ending: str, most: int, *, deb: bool) -> bytes | None:
 
     Most packages are small, and tarfile reads memory in half of the time that it takes for a stream.
     """
-    whole = io.BytesIO(part.readall() or b"")
-    out = io.BufferedReader(Limited(decompressor(whole, ending, deb=deb), most)).read(_SMALL_OUT + 1)
+    data = part.readall() or b""
+    out = at_once(data, ending, _SMALL_OUT)
+    if out is None or len(out) > most:
+        out = io.BufferedReader(Limited(decompressor(io.BytesIO(data), ending, deb=deb), most)).read(_SMALL_OUT + 1)
     return out if len(out) <= _SMALL_OUT else None
 
 
 class _Header(tarfile.TarInfo):
     """A header that means the same to tarfile, to GNU tar, and to dpkg's own reader; others are errors.
 
-    ``ahead`` are the kinds of headers that have been read since the last member and that say more of the next one.
-    Each archive has a class of its own.
+    ``ahead`` are the kinds of headers that have been read since the last member and that say more of the next one. A
+    process reads one archive at a time.
     """
 
-    ahead: ClassVar[set[bytes]]
+    ahead: ClassVar[set[bytes]] = set()
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -241,8 +243,8 @@ class _DebHeader(_Header):
 def _members(
     raw: IO[bytes], charge: Callable[[], None], mode: Literal["r:", "r|"], header: type[_Header]
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    own = type(header.__name__, (header,), {"ahead": set()})
-    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=own) as tar:
+    header.ahead.clear()
+    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=header) as tar:
         for member in tar:
             charge()
             if header is _DebHeader and not member.name.strip("/"):

@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 import zstandard
 
@@ -169,6 +169,15 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _LZMA_MEMORY),
     "zst": _ZstdDecoder,
 }
+
+
+def at_once(data: bytes, ending: str, most: int) -> bytes | None:
+    """What is in the one gzip or xz stream that ``data`` is, and no more than ``most``; None where it may be else."""
+    decoder: Any = zlib.decompressobj(31) if ending == "gz" else _DECODERS["xz"]() if ending == "xz" else None
+    if decoder is None:
+        return None
+    out: bytes = decoder.decompress(data, most + 1)
+    return out if decoder.eof and not decoder.unused_data and len(out) <= most else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ any of them: the parent rejects that upload and starts another. It ends when its
 import ctypes
 import errno
 import faulthandler
+import gc
 import os
 import queue
 import resource
@@ -133,6 +134,7 @@ def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
 def main() -> None:
     """Serve until the parent is gone."""
     _confine()
+    gc.freeze()  # what was imported is no garbage: it need not be looked through again and again
     parent = socket.socket(fileno=os.dup(0))
     # Whatever else prints must not land among the frames.
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
