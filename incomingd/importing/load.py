@@ -51,6 +51,7 @@ def load(task: Task, staging: Staging, origins: Sequence[Origin], done: Callable
         for items in _read_all(pool, iter(lambda: list(islice(numbered, _AT_ONCE)), []), workers * _AHEAD):
             kept += items
             done(len(items))
+            keeper.look()
             if len(kept) >= _KEEP_AT_ONCE:
                 keeper.keep(kept)
                 kept = []
@@ -78,6 +79,11 @@ class _Keeper:
         self.finish()
         self._items = items
         self._synced = self._beside.submit(fsio.sync_file_systems, [self._folder])
+
+    def look(self) -> None:
+        """Note what is on the disk by now."""
+        if self._synced is not None and self._synced.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait until all are noted."""
