@@ -126,7 +126,12 @@ UPLOAD_LOST = _rule(
 )
 
 _section("Signature")
-UNSIGNED = _rule("unsigned", "A .changes is signed.", "sign it with debsign or dpkg-buildpackage --sign-key", "dak")
+UNSIGNED = _rule(
+    "unsigned",
+    "A .changes is signed.",
+    "sign it with debsign, dpkg-buildpackage --sign-key or incomingctl submit --key",
+    "dak",
+)
 BAD_SIGNATURE = _rule(
     "bad-signature", "gpg calls the signature good.", "sign the file again after its last change", "gpg DETAILS"
 )
@@ -246,9 +251,15 @@ LISTS_ITSELF = _rule("lists-itself", "A .changes does not list itself.", "write 
 
 _section("Files")
 MISSING_FILE = _rule("missing-file", "Each listed file is in the upload.", "send the whole upload again")
-SIZE_MISMATCH = _rule("size-mismatch", "Each file has its listed size.", "build and sign again, or send the file again")
+SIZE_MISMATCH = _rule(
+    "size-mismatch",
+    "Each file has its listed size.",
+    "if it was cut off on its way, send the upload again; if it was built anew, write and sign the .changes again",
+)
 CHECKSUM_MISMATCH = _rule(
-    "checksum-mismatch", "Each file has every digest that is listed.", "build and sign again, or send the file again"
+    "checksum-mismatch",
+    "Each file has every digest that is listed.",
+    "if it was damaged on its way, send the upload again; if it was built anew, write and sign the .changes again",
 )
 BYHAND = _rule(
     "byhand",
@@ -301,9 +312,16 @@ KEY_NOT_ALLOWED = _rule(
 
 _section("Source packages")
 DSC_FIELD_MISMATCH = _rule(
-    "dsc-field-mismatch", "Source and Version of the .dsc are those of the .changes.", "build again", "dak"
+    "dsc-field-mismatch",
+    "Source and Version of the .dsc are those of the .changes.",
+    "write the .changes of this very .dsc with dpkg-genchanges: they come from two builds",
+    "dak",
 )
-DSC_FILE_NAME = _rule("dsc-file-name", "A .dsc is named SOURCE_VERSION.dsc, without the epoch.", "build again")
+DSC_FILE_NAME = _rule(
+    "dsc-file-name",
+    "A .dsc is named SOURCE_VERSION.dsc, without the epoch.",
+    "leave the name that dpkg-source gives it, and write the .changes with dpkg-genchanges",
+)
 SOURCE_FORMAT = _rule(
     "source-format", "The source format is one of source_formats.", "change debian/source/format", "dpkg-source(1)"
 )
@@ -415,7 +433,9 @@ MISSING_SOURCE = _rule(
     "upload the source first, or with it",
 )
 MISSING_ORIG = _rule(
-    "missing-orig", "Each file of a .dsc is in the upload or in the archive.", "build with dpkg-buildpackage -sa"
+    "missing-orig",
+    "Each file of a .dsc is in the upload or in the archive.",
+    "send it, too; where the .changes does not list it, build with dpkg-buildpackage -sa",
 )
 REPLAYED = _rule("replayed", "A .changes that was superseded is not published again.", "build and sign a new version")
 NOT_IN_SUITE = _rule("not-in-suite", "What is to be copied or removed is there.", "see: incomingctl list")
