@@ -1,17 +1,22 @@
 """A daemon with nothing to do does nothing: it wakes for the periodic scan and the watchdog, and for nothing else."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.support.instance import Instance, until
-from tests.support.processes import memory, wake_ups
+from tests.support.processes import family, memory, wake_ups
 from tests.support.uploads import Builder
 
 WATCHED = 20.0
 #: A scan every 10 s takes about ten, with its report. A loop that looks every half second would be forty more.
 AT_MOST = 40
 MEMORY = 100 << 20
+
+
+def check_workers(daemon: int) -> list[int]:
+    return [one for one in family(daemon) if b"incomingd.verify.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("delayed", [0, 15], ids=["nothing waits", "a delayed upload waits"])
@@ -31,6 +36,7 @@ def test_at_rest(idle: Instance, builder: Builder, delayed: int) -> None:
         time.sleep(1)  # what follows an upload, as housekeeping, has an end
         return wake_ups(daemon) == before
 
+    until(lambda: len(check_workers(daemon)) <= 1, "the end of workers that have nothing to do")
     until(rests, "the daemon's rest")
     before = wake_ups(daemon)
     time.sleep(WATCHED)
