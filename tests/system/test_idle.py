@@ -16,7 +16,14 @@ MEMORY = 100 << 20
 
 
 def check_workers(daemon: int) -> list[int]:
-    return [one for one in family(daemon) if b"incomingd.verify.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return [one for one in family(daemon) if b"incomingd.verify.worker" in command_line(one)]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return b""
 
 
 @pytest.mark.parametrize("delayed", [0, 15], ids=["nothing waits", "a delayed upload waits"])
