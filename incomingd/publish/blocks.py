@@ -27,6 +27,8 @@ MAX = 128 << 10
 #: What cuts and compressed forms depend on: blocks that were stored under another layout must all be made anew.
 LAYOUT = f"names-{MIN}-{GAP}-{MAX}-1"
 
+_FIRST_FIELD = b"Package: "
+
 #: Names with one stanza each or with several, in the order of the names' bytes; a stanza ends with an empty line.
 Stanzas = Iterable[tuple[str, bytes]]
 
@@ -62,6 +64,20 @@ def cut(stanzas: Stanzas) -> Iterator[Chunk]:
         size += len(own)
     if size:
         yield Chunk(first=first, raw=b"".join(pieces))
+
+
+def stanzas(raw: bytes) -> Iterator[tuple[str, bytes]]:
+    """A block's stanzas with their names, as they went in. Raises ``ValueError`` for what is no run of stanzas.
+
+    The field Package is the first of each (:mod:`.stanza`), and no stanza has an empty line but its last.
+    """
+    at = 0
+    while at < len(raw):
+        end = raw.find(b"\n\n", at) + 2
+        if end < at or not raw.startswith(_FIRST_FIELD, at):
+            raise ValueError(f"{raw[at : at + 50]!r} begins no stanza of an index")
+        yield raw[at + len(_FIRST_FIELD) : raw.index(b"\n", at)].decode(), raw[at:end]
+        at = end
 
 
 def recut(
