@@ -127,7 +127,7 @@ class Publishing:
             self._publisher.put_back()
             self._interrupted = False
         if self._on_hold():
-            return self._common.pulse.idle
+            return 0.0 if self._common.discard_some() else self._common.pulse.idle
         if self._common.uploads.head(1):
             self._publish_head()
             return 0.0
@@ -148,10 +148,12 @@ class Publishing:
 
     def _tidy(self) -> bool:
         """One piece of housekeeping; True where there may be more."""
-        more = self._publisher.tidy()
-        if not more:
-            self._untidied = 0
-        return more
+        if self._common.discard_some() or self._publisher.tidy():
+            return True
+        if self._untidied:
+            self._common.journal.settle()
+        self._untidied = 0
+        return False
 
     def _gather(self) -> None:
         """Wait a moment for those that are being checked: one publish of many costs little more than one of few."""
