@@ -50,6 +50,13 @@ def _converter() -> cattrs.Converter:
 _CONVERTER = _converter()
 
 
+def prepare(*kinds: type[Any]) -> None:
+    """Have ready what reads and writes values of these types; else the first of each makes it."""
+    for kind in kinds:
+        _CONVERTER.get_structure_hook(kind)
+        _CONVERTER.get_unstructure_hook(kind)
+
+
 def plain_data(value: Any) -> Any:
     """A model value as dicts, lists, strings and numbers."""
     return _CONVERTER.unstructure(value)

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 #: So many more uploads than there are check workers are in hand at once: they are sealed meanwhile.
 _SEAL_AHEAD = 2
-#: So many workers are started before there is anything to do; where there can be one only, it is asked twice.
-_WARM = 2
 #: Seconds until delayed uploads are looked at again where the journal could not be used.
 _LATER = 5.0
 
@@ -48,9 +46,8 @@ class Checking:
         self._backoff = Backoff()
 
     def start(self) -> None:
-        """Have workers ready for the first uploads: to start one takes 0.4 s."""
-        for _ in range(_WARM):
-            self._hands.submit(self._warm)
+        """Have a worker ready for the first upload: to start what they are forked from takes 0.4 s."""
+        self._hands.submit(self._warm)
 
     def _warm(self) -> None:
         try:

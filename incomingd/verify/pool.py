@@ -5,11 +5,11 @@ next worker starts. A worker that cannot be started, and what fails on the machi
 :class:`~incomingd.errors.Retry`: nothing of the upload is to blame.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,23 +23,21 @@ from incomingd.config import Config, QueueConfig
 from incomingd.errors import Retry
 from incomingd.model import ChangesSummary, CheckReport, Problem, Seal
 from incomingd.verify.external import External
+from incomingd.verify.nursery import Nursery
 from incomingd.verify.protocol import Request, receive, send
 
 log = logging.getLogger(__name__)
 
 #: -P: nothing is imported from the folder that the daemon happens to be in.
 _COMMAND = (sys.executable, "-P", "-m", "incomingd.verify.worker")
-#: What a worker gets of the environment: nothing that tells it about systemd, ssh or a user.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
 #: Seconds until a new worker is there.
 _START = 60.0
 #: Seconds in which a worker that closed its end is gone.
 _MOMENT = 1.0
-#: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory. The last one stays.
+#: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory.
 _IDLE = 30.0
-#: After so many checks a worker is replaced, and after one that left it larger than this many bytes. Starting one takes
-#: as much processor time as a hundred checks.
-_MAX_CHECKS, _MAX_SIZE = 5000, 96 << 20
+#: After so many checks a worker is replaced, and after one that left it larger than this many bytes.
+_MAX_CHECKS, _MAX_SIZE = 500, 96 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -62,44 +60,27 @@ class _DiedError(Exception):
 
 
 class _Worker:
-    """One worker process."""
+    """One worker process, from :meth:`start` on."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, nursery: Nursery) -> None:
         self.config: Config | None = None
         self.rested_at = 0.0
         self.checks = 0
-        ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        # One arena: each thread's own would count against the limit on memory.
-        environment |= {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
-        with theirs:
-            try:
-                # A session of its own: what it has started ends with it.
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    cwd="/",
-                    env=environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise Retry(f"no check worker can be started: {error}") from error
-        self._socket = ours
-        self._greeted = False
+        self._nursery = nursery
+        self._socket: socket.socket | None = None
+        self._pid = 0  # none yet, or no longer its own
         self._ending = threading.Lock()
 
     def check(self, request: bytes, seconds: float) -> _Answer:
         """Have one upload checked. Raises :class:`_DiedError`, and ``Retry`` where the worker never was there."""
-        self.greet()
+        to = self.start()
         until, file = time.monotonic() + seconds, None
         try:
-            self._socket.settimeout(seconds)
-            send(self._socket, b"J", request)
+            to.settimeout(seconds)
+            send(to, b"J", request)
             while True:
-                self._socket.settimeout(max(until - time.monotonic(), 0.001))
-                kind, data = receive(self._socket)
+                to.settimeout(max(until - time.monotonic(), 0.001))
+                kind, data = receive(to)
                 if kind != b"F":
                     self.checks += 1
                     return _Answer(kind=kind, data=data, file=file)
@@ -109,38 +90,57 @@ class _Worker:
         except (EOFError, OSError, ValueError):
             raise _DiedError(file, late=False) from None
 
-    def greet(self) -> None:
-        """Wait until it is there. Raises ``Retry`` where it does not come."""
-        if self._greeted:
-            return
-        self._socket.settimeout(_START)
+    def start(self) -> socket.socket:
+        """Have it there. Raises ``Retry`` where it does not come."""
+        if self._socket is not None:
+            return self._socket
+        ours, theirs = socket.socketpair()
         try:
-            self._greeted = receive(self._socket)[0] == b"H"
+            with theirs:
+                pid = self._nursery.fork(theirs)
+            with self._ending:
+                self._pid = pid
+            ours.settimeout(_START)
+            receive(ours)
         except (EOFError, OSError, ValueError) as error:
+            ours.close()
             raise Retry(f"a check worker does not start; see the daemon's log ({error})") from error
+        except Retry:
+            ours.close()
+            raise
+        self._socket = ours
+        return ours
 
     def kill(self) -> None:
         """Kill it and all that it has started; whoever waits for its answer is told."""
         with self._ending:
-            # Once it has been waited for, its number may be another's.
-            if self._process.returncode is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
+            # Its number is its own for as long as the nursery, which has not been asked to wait for it, is there.
+            if self._pid and self._nursery.is_there():
+                for kill in (os.killpg, os.kill):
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(self._pid, signal.SIGKILL)
 
-    def end(self) -> int:
+    def end(self) -> int | None:
         """How it ended by itself, if it does so within a moment, as in ``Popen.returncode``; else kill it."""
+        if not self._pid:
+            return None
         until = time.monotonic() + _MOMENT
         while not self._has_ended() and time.monotonic() < until:
             time.sleep(0.005)
         self.kill()  # also what it has started
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
         with self._ending:
-            return self._process.wait()
+            ended, self._pid = self._nursery.wait(self._pid), 0
+            return ended
 
     def _has_ended(self) -> bool:
         """True where it has, still without waiting for it."""
-        if self._process.returncode is not None:
+        status = Path(f"/proc/{self._pid}/stat")
+        try:
+            return status.read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+        except OSError:
             return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def discard(self) -> None:
         """Kill it, and wait for it."""
@@ -152,7 +152,7 @@ class _Worker:
         if self.checks >= _MAX_CHECKS:
             return True
         try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
+            pages = int(Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii").split()[1])
         except OSError:  # it has just ended
             return True
         return pages * _PAGE > _MAX_SIZE
@@ -165,6 +165,12 @@ def _failed(seal: Seal, problem: Problem) -> CheckReport:
     return CheckReport(summaries=summaries, changes=(), problems=(*seal.problems, problem), warnings=())
 
 
+def _how(ended: int | None) -> str:
+    if ended is None:
+        return "a status that is not known"
+    return f"the signal {signal.Signals(-ended).name}" if ended < 0 else f"the status {ended}"
+
+
 class Checkers:
     """The pool. :meth:`check` may be called by several threads at once; workers start when they are needed."""
 
@@ -173,6 +179,7 @@ class Checkers:
         self._config = config
         self._home = home
         self._command = command
+        self._nursery: Nursery | None = None
         self._free = threading.Condition()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -214,7 +221,7 @@ class Checkers:
         worker, _ = self._take()
         keep = False
         try:
-            worker.greet()
+            worker.start()
             keep = True
         finally:
             self._give_back(worker, keep=keep)
@@ -242,9 +249,14 @@ class Checkers:
             if self._closed:
                 raise Retry("the daemon ends")
             # The one that rested least, so that the others come to rest.
-            worker = self._idle.pop() if self._idle else _Worker(self._command)
+            worker = self._idle.pop() if self._idle else _Worker(self._place_of_birth())
             self._busy.add(worker)
             return worker, self._config
+
+    def _place_of_birth(self) -> Nursery:
+        if self._nursery is None or not self._nursery.is_there():
+            self._nursery = Nursery(self._command)
+        return self._nursery
 
     def _most(self) -> int:
         return self._config.service.workers or os.cpu_count() or 1
@@ -268,23 +280,22 @@ class Checkers:
         ended = worker.end()
         if self._closed:
             raise Retry("the daemon ends")
-        log.warning("a check worker ended (%d) while it read %s", ended, death.file)
+        log.warning("a check worker ended (%s) while it read %s", ended, death.file)
         if death.late:
             return rules.CHECK_TIMEOUT.problem(f"reading it took longer than {seconds:g} s", file=death.file)
         if ended == -signal.SIGXCPU:
             found = f"reading it took more than {processor:g} s of processor time"
             return rules.CHECK_TIMEOUT.problem(found, file=death.file)
-        how = f"the signal {signal.Signals(-ended).name}" if ended < 0 else f"the status {ended}"
+        how = _how(ended)
         return rules.CHECK_CRASHED.problem(f"the process that read it ended with {how}", file=death.file)
 
     def rest(self) -> float:
-        """End workers that have been idle for long, but one; the seconds until the next one will have been."""
+        """End workers that have been idle for long; the seconds until the next one will have been."""
         now = time.monotonic()
         with self._free:
-            spare = self._idle if self._busy else self._idle[:-1]
-            tired = [worker for worker in spare if now - worker.rested_at >= _IDLE]
+            tired = [worker for worker in self._idle if now - worker.rested_at >= _IDLE]
             self._idle = [worker for worker in self._idle if worker not in tired]
-            due = min((worker.rested_at + _IDLE - now for worker in spare if worker not in tired), default=float("inf"))
+            due = min((worker.rested_at + _IDLE - now for worker in self._idle), default=float("inf"))
         for worker in tired:
             worker.discard()
         return due
@@ -306,3 +317,5 @@ class Checkers:
         self._external.close()
         for worker in idle:
             worker.discard()
+        if self._nursery is not None:
+            self._nursery.close()

@@ -4,6 +4,9 @@ A frame is a length of four bytes, the highest first, a letter, and that many by
 gets back ``H`` once there is a worker, ``F`` with a name before each file that is looked into, and then one of ``R``
 (a report), ``T`` (the machine's fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its trace). Jobs and
 reports are JSON; nothing is ever unpickled.
+
+The process that workers are forked from says ``H`` when it is there. ``N``, which brings a socket, asks it for a worker
+at the other end of that; ``W`` with a number, for how that worker has ended. It answers with ``A`` and a number.
 """
 
 import socket
@@ -46,6 +49,20 @@ def receive(source: socket.socket) -> tuple[bytes, bytes]:
     if size > _MAX_FRAME:
         raise ValueError(f"a frame of {size} bytes")
     return kind, _exactly(source, size)
+
+
+def send_with(to: socket.socket, kind: bytes, passed: socket.socket) -> None:
+    """Send a frame of no bytes that brings a socket along (SCM_RIGHTS, unix(7))."""
+    socket.send_fds(to, [_HEAD.pack(0, kind)], [passed.fileno()])
+
+
+def receive_with(source: socket.socket) -> tuple[bytes, bytes, socket.socket | None]:
+    """As :func:`receive`, with the socket that the frame may have brought."""
+    head, passed, _, _ = socket.recv_fds(source, _HEAD.size, 1)
+    if not head:
+        raise EOFError
+    size, kind = _HEAD.unpack(head + _exactly(source, _HEAD.size - len(head)))
+    return kind, _exactly(source, size), socket.socket(fileno=passed[0]) if passed else None
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

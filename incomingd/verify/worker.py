@@ -1,11 +1,13 @@
 """The process that reads what uploaders sent: within limits, one upload at a time, JSON in and JSON out.
 
-Rules: it has one socket, as standard input, to the parent that started it (:mod:`.pool`, :mod:`.protocol`).
+Rules: it is forked from a process that has read nothing (:mod:`.nursery`), and has one socket, to the daemon
+(:mod:`.pool`, :mod:`.protocol`).
 
 It has limits on memory, processor time, open files and file sizes, and its parent has one on the time. It may die of
 any of them: the parent rejects that upload and starts another. It ends when its parent does, whatever it is doing.
 """
 
+import contextlib
 import ctypes
 import errno
 import faulthandler
@@ -15,17 +17,17 @@ import queue
 import resource
 import signal
 import socket
-import sys
 import threading
 import traceback
 
 from incomingd import codec
 from incomingd.config import Config
 from incomingd.errors import Retry
+from incomingd.model import CheckReport
 from incomingd.verify.check import Job, check
 from incomingd.verify.commands import check_commands
 from incomingd.verify.keyring import Keyring
-from incomingd.verify.protocol import Request, receive, send
+from incomingd.verify.protocol import Request, receive, receive_with, send
 
 #: What a worker may write anywhere: gpgv's status lines.
 _FILE_SIZE = 1 << 20
@@ -131,19 +133,50 @@ def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
         os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    """Serve until the parent is gone."""
-    _confine()
-    gc.freeze()  # what was imported is no garbage: it need not be looked through again and again
-    parent = socket.socket(fileno=os.dup(0))
-    # Whatever else prints must not land among the frames.
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+def _work(parent: socket.socket) -> None:
+    """Be a worker until the parent is gone."""
+    os.setsid()  # what it starts ends with it
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(parent, jobs), daemon=True).start()
-    try:
+    with contextlib.suppress(BrokenPipeError):
         _Worker(parent).serve(jobs)
-    except BrokenPipeError:
-        sys.exit(0)
+
+
+def _fork(passed: socket.socket, asker: socket.socket) -> int:
+    """A worker at the other end of ``passed``. This process has one thread, so nothing is left half done in it."""
+    pid = os.fork()
+    if pid:
+        passed.close()
+        return pid
+    try:
+        asker.close()
+        _work(passed)
+    except BaseException:  # noqa: BLE001  # it must not go on as the process that it was forked from
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _ended(pid: int) -> int:
+    """As ``Popen.returncode``."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def main() -> None:
+    """Fork a worker whenever the parent asks for one, until it is gone. Each of them sees by itself that it is."""
+    _confine()
+    codec.prepare(Request, CheckReport)
+    asker = socket.socket(fileno=os.dup(0))
+    # Whatever else prints must not land among the frames.
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    gc.collect()
+    gc.freeze()  # what was imported is no garbage: it need not be looked through, and stays shared
+    send(asker, b"H", b"")
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            _, data, passed = receive_with(asker)
+            number = _fork(passed, asker) if passed else _ended(int(data))
+            send(asker, b"A", str(number).encode())
 
 
 if __name__ == "__main__":

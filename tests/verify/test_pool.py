@@ -48,13 +48,18 @@ worker.main()
 #: What is no worker's answer.
 _NONSENSE = """
 import os, socket, struct
-s = socket.socket(fileno=os.dup(0))
-def send(kind, data): s.sendall(struct.pack(">Ic", len(data), kind) + data)
-send(b"H", b"")
-while True:
-    n, kind = struct.unpack(">Ic", s.recv(5, socket.MSG_WAITALL))
-    job = s.recv(n, socket.MSG_WAITALL)
-    {answer}
+from incomingd.verify import worker
+
+def work(s):
+    def send(kind, data): s.sendall(struct.pack(">Ic", len(data), kind) + data)
+    send(b"H", b"")
+    while True:
+        n, kind = struct.unpack(">Ic", s.recv(5, socket.MSG_WAITALL))
+        job = s.recv(n, socket.MSG_WAITALL)
+        {answer}
+
+worker._work = work
+worker.main()
 """
 
 
@@ -103,21 +108,26 @@ def make(tmp_path: Path, keys: Keys) -> Iterator[Make]:
         pool.checkers.close()
 
 
-def children() -> set[int]:
-    """The processes that this one has started."""
-    tasks = Path("/proc/self/task").glob("*/children")
+def children(of: int | str = "self") -> set[int]:
+    """The processes that one has started."""
+    tasks = Path(f"/proc/{of}/task").glob("*/children")
     return {int(word) for path in tasks for word in path.read_text().split()}
+
+
+def workers(before: set[int]) -> set[int]:
+    """Those that were forked from what this process has started."""
+    return {worker for nursery in children() - before for worker in children(nursery)}
 
 
 def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
     pool = make()
     before = children()
     assert pool.fine()
-    worker = children() - before
+    worker = workers(before)
     assert len(worker) == 1
     assert codes(pool.send(Upload(by="mallory")).problems) == ["unknown-key"]
     assert pool.fine()
-    assert children() - before == worker
+    assert workers(before) == worker
 
 
 @pytest.mark.parametrize(
@@ -249,8 +259,8 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
     """A daemon that is killed leaves no process behind."""
     script = (
         "import sys, time; from pathlib import Path; from incomingd.config import reader\n"
-        "from incomingd.verify.pool import Checkers, _Worker, _COMMAND\n"
-        "worker = _Worker(_COMMAND); worker.greet(); print(worker._process.pid, flush=True); time.sleep(600)"
+        "from incomingd.verify.pool import Nursery, _Worker, _COMMAND\n"
+        "worker = _Worker(Nursery(_COMMAND)); worker.start(); print(worker._pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
@@ -263,3 +273,17 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
     finally:
         os.close(handle)
         parent.stdout.close()
+
+
+def test_workers_outlive_what_they_were_forked_from(make: Make) -> None:
+    pool = make(script=_ODD)
+    before = children()
+    assert pool.fine()
+    [nursery] = children() - before
+    os.kill(nursery, signal.SIGKILL)
+    assert pool.fine()
+    report = pool.send(odd="killed")
+    assert codes(report.problems) == ["check-crashed"]
+    assert "a status that is not known" in report.problems[0].message
+    assert pool.fine()
+    assert len(workers(before)) == 1
