@@ -23,7 +23,7 @@ from incomingd.config import Config, QueueConfig
 from incomingd.errors import Retry
 from incomingd.model import ChangesSummary, CheckReport, Problem, Seal
 from incomingd.verify.external import External
-from incomingd.verify.nursery import Nursery
+from incomingd.verify.forkserver import ForkServer
 from incomingd.verify.protocol import Request, receive, send
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ class _DiedError(Exception):
 class _Worker:
     """One worker process, from :meth:`start` on."""
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, server: ForkServer) -> None:
         self.config: Config | None = None
         self.rested_at = 0.0
         self.checks = 0
-        self._nursery = nursery
+        self._server = server
         self._socket: socket.socket | None = None
         self._pid = 0  # none yet, or no longer its own
         self._ending = threading.Lock()
@@ -97,7 +97,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                pid = self._nursery.fork(theirs)
+                pid = self._server.fork(theirs)
             with self._ending:
                 self._pid = pid
             ours.settimeout(_START)
@@ -114,8 +114,8 @@ class _Worker:
     def kill(self) -> None:
         """Kill it and all that it has started; whoever waits for its answer is told."""
         with self._ending:
-            # Its number is its own for as long as the nursery, which has not been asked to wait for it, is there.
-            if self._pid and self._nursery.is_there():
+            # Its number is its own for as long as its parent is there, which has not been asked to wait for it.
+            if self._pid and self._server.is_there():
                 for kill in (os.killpg, os.kill):
                     with contextlib.suppress(ProcessLookupError):
                         kill(self._pid, signal.SIGKILL)
@@ -131,7 +131,7 @@ class _Worker:
         if self._socket is not None:
             self._socket.close()
         with self._ending:
-            ended, self._pid = self._nursery.wait(self._pid), 0
+            ended, self._pid = self._server.wait(self._pid), 0
             return ended
 
     def _has_ended(self) -> bool:
@@ -179,7 +179,7 @@ class Checkers:
         self._config = config
         self._home = home
         self._command = command
-        self._nursery: Nursery | None = None
+        self._server: ForkServer | None = None
         self._free = threading.Condition()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -249,14 +249,14 @@ class Checkers:
             if self._closed:
                 raise Retry("the daemon ends")
             # The one that rested least, so that the others come to rest.
-            worker = self._idle.pop() if self._idle else _Worker(self._place_of_birth())
+            worker = self._idle.pop() if self._idle else _Worker(self._fork_server())
             self._busy.add(worker)
             return worker, self._config
 
-    def _place_of_birth(self) -> Nursery:
-        if self._nursery is None or not self._nursery.is_there():
-            self._nursery = Nursery(self._command)
-        return self._nursery
+    def _fork_server(self) -> ForkServer:
+        if self._server is None or not self._server.is_there():
+            self._server = ForkServer(self._command)
+        return self._server
 
     def _most(self) -> int:
         return self._config.service.workers or os.cpu_count() or 1
@@ -317,5 +317,5 @@ class Checkers:
         self._external.close()
         for worker in idle:
             worker.discard()
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._server is not None:
+            self._server.close()

@@ -1,6 +1,6 @@
 """The process that reads what uploaders sent: within limits, one upload at a time, JSON in and JSON out.
 
-Rules: it is forked from a process that has read nothing (:mod:`.nursery`), and has one socket, to the daemon
+Rules: it is forked from a process that has read nothing (:mod:`.forkserver`), and has one socket, to the daemon
 (:mod:`.pool`, :mod:`.protocol`).
 
 It has limits on memory, processor time, open files and file sizes, and its parent has one on the time. It may die of

@@ -226,6 +226,14 @@ def test_a_lost_store_is_made_anew(lost: tuple[str, ...], made: Index) -> None:
     made.assert_as_written_whole()
 
 
+def test_a_damaged_block_is_made_anew(made: Index) -> None:
+    with made.journal.writing() as db:
+        db.execute("UPDATE block_forms SET data = zeroblob(length(data)) WHERE form = 'raw'")
+    made.publish({"package-040": None})
+    made.assert_as_written_whole()
+    made.assert_tools_agree()
+
+
 def test_after_a_publish_that_failed(made: Index) -> None:
     """Its blocks are swept, and their ids are given to others."""
     made.publish({"package-005": stanza("package-005", 130, 3)}, fails=True)

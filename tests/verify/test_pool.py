@@ -116,7 +116,7 @@ def children(of: int | str = "self") -> set[int]:
 
 def workers(before: set[int]) -> set[int]:
     """Those that were forked from what this process has started."""
-    return {worker for nursery in children() - before for worker in children(nursery)}
+    return {worker for server in children() - before for worker in children(server)}
 
 
 def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
@@ -259,8 +259,8 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
     """A daemon that is killed leaves no process behind."""
     script = (
         "import sys, time; from pathlib import Path; from incomingd.config import reader\n"
-        "from incomingd.verify.pool import Nursery, _Worker, _COMMAND\n"
-        "worker = _Worker(Nursery(_COMMAND)); worker.start(); print(worker._pid, flush=True); time.sleep(600)"
+        "from incomingd.verify.pool import ForkServer, _Worker, _COMMAND\n"
+        "worker = _Worker(ForkServer(_COMMAND)); worker.start(); print(worker._pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
@@ -279,8 +279,8 @@ def test_workers_outlive_what_they_were_forked_from(make: Make) -> None:
     pool = make(script=_ODD)
     before = children()
     assert pool.fine()
-    [nursery] = children() - before
-    os.kill(nursery, signal.SIGKILL)
+    [server] = children() - before
+    os.kill(server, signal.SIGKILL)
     assert pool.fine()
     report = pool.send(odd="killed")
     assert codes(report.problems) == ["check-crashed"]
