@@ -1,7 +1,7 @@
 """The process that check workers are forked from: it has imported all that they need, and never reads an upload.
 
 To start Python and to import takes 0.4 s of a core, to fork 3 ms, and what is forked shares its memory. A worker is
-this process's child, so it is this process that waits for its end, when it is asked to. It is started when it is needed,
+this process's child, so it is this process that waits for its end, when it is asked to. It is started when needed,
 and anew where it has ended; workers live on without it, and end with the daemon.
 """
 
