@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from watchdog import events
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
@@ -36,6 +37,11 @@ _TEND_EVERY = 5.0
 #: After so many events about hidden names a look is due all the same: others may have been dropped among them.
 _FLOOD = 1000
 _TELLING = frozenset({"created", "moved", "deleted", "closed"})
+#: What the kernel is asked for; else every write(2) into a file in incoming is an event, and every look of ours.
+_HEARD = (
+    *(events.FileCreatedEvent, events.DirCreatedEvent, events.FileMovedEvent, events.DirMovedEvent),
+    *(events.FileDeletedEvent, events.DirDeletedEvent, events.FileClosedEvent),
+)
 _WATCH_LINE = re.compile(r"^inotify wd:.*$", re.MULTILINE)
 
 
@@ -205,11 +211,18 @@ class _Handler(FileSystemEventHandler):
             self._ears.changed(source)
 
 
+def _schedule(observer: BaseObserver, handler: FileSystemEventHandler, path: str) -> None:
+    try:
+        observer.schedule(handler, path, recursive=False, event_filter=list(_HEARD))
+    except TypeError:  # before watchdog 4
+        observer.schedule(handler, path, recursive=False)
+
+
 class _Watchdog:
     def __init__(self, observer: BaseObserver, queue: QueueConfig, root: Path, hints: Hints) -> None:
         self._observer = observer
         try:
-            observer.schedule(_Handler(_Ears(queue, root, hints)), str(root), recursive=False)
+            _schedule(observer, _Handler(_Ears(queue, root, hints)), str(root))
             observer.start()
         except BaseException:
             observer.stop()
