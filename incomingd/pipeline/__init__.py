@@ -53,7 +53,7 @@ class Pipeline:
     def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
         self._common = common = Common(config, clock, pulse or Pulse(), lambda: self._publishing.switched, self._bug)
         self._publishing = Publishing(common, self._in_force, self._look)
-        self._checking = Checking(common, self._wake, self._look)
+        self._checking = Checking(common, self._publishing.wake, self._look)
         self._intake = Intake(
             config,
             common.places,
@@ -199,8 +199,8 @@ class Pipeline:
         while not common.stopping.is_set():
             common.pulse.beat("report")
             common.reporter.wait(common.pulse.idle)
-            common.reporter.report()
-            common.pulse.status(common.line())
+            if common.reporter.report():
+                common.pulse.status(common.line())
 
     # -- once ---------------------------------------------------------------------------------------------------------
 

@@ -96,11 +96,12 @@ class Reporter:
         self._news.clear()
         self._ended.clear()
 
-    def report(self, *, whole: bool = False) -> None:
-        """Write what is new; ``whole``: do not wait for the next round."""
-        self._report(lambda: self._draw(time.monotonic(), whole=whole))
+    def report(self, *, whole: bool = False) -> bool:
+        """Write what is new; ``whole``: do not wait for the next round. True where that was a round, or failed."""
+        return self._report(lambda: self._draw(time.monotonic(), whole=whole))
 
-    def _report(self, draw: Callable[[], bool]) -> None:
+    def _report(self, draw: Callable[[], bool]) -> bool:
+        is_round = False
         try:
             with self._writing:
                 started = time.monotonic()
@@ -117,6 +118,7 @@ class Reporter:
             if self._failed:
                 self._board.clear_degraded()
             self._failed = False
+        return is_round or self._failed
 
     def _draw_noted(self) -> bool:
         """Read what somebody waits for; never a round."""

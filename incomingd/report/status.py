@@ -109,6 +109,8 @@ class StatusFiles:
         Where ``published`` is False, those that the journal has as published stay noted: clients cannot see them yet.
         """
         noted = self._take_noted(everything=everything)
+        if not noted:
+            return
         try:
             shown, hidden = _split(self._uploads.many(noted), published=published)
             newest = self._uploads.newest_ids({upload.name for upload in shown})
