@@ -162,10 +162,15 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """What sealing one upload came to: the regular files that the daemon now owns, and what could not be taken."""
+    """What sealing one upload came to: the regular files that the daemon now owns, and what could not be taken.
+
+    ``left_out`` are regular files that no .changes can list, since their names do not match :data:`FILE_NAME`; as
+    :func:`plain` shows them.
+    """
 
     files: tuple[FileEntry, ...]
     problems: tuple[Problem, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class UploadKind(StrEnum):

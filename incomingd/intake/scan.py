@@ -26,7 +26,7 @@ from incomingd.config import DELAYED, QueueConfig
 from incomingd.model import FILE_NAME, UploadKind, plain
 
 CHANGES, COMMANDS = ".changes", ".commands"
-_BINARIES = (".deb", ".udeb", ".ddeb")
+BINARIES = (".deb", ".udeb", ".ddeb")
 #: Made by mkfs in the root of a file system, and nobody's upload.
 _NOT_UPLOADS = frozenset({"lost+found"})
 #: Entries beyond a queue's ``max_files`` that are looked at all the same: temporary files of rsync, and the like.
@@ -172,7 +172,7 @@ def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Si
             return _sight(statuses, "", unreadable=False, members=())
         changes = sorted(n for n in statuses if n.endswith(CHANGES) and not n.startswith("."))[: queue.max_changes + 1]
         if not changes:
-            debs = tuple(name for name in sorted(statuses) if name.endswith(_BINARIES) and not name.startswith("."))
+            debs = tuple(name for name in sorted(statuses) if name.endswith(BINARIES) and not name.startswith("."))
             lacking = _bare_lacking(statuses, debs) if queue.allow_bare_debs else "there is no .changes yet"
             return _sight(statuses, lacking, unreadable=False, members=debs)
         found = [_listing(own, n, statuses[n], listings) for n in changes]

@@ -5,8 +5,9 @@ writing after it. So every file is copied (or, where it already is the daemon's 
 and hashed on the way; only sealed bytes are checked and published.
 
 Rules: regular files only, opened without following links; a queue's limits hold while copying, not before; hidden names
-(rsync's and sftp's temporaries, also directories of them) are left out; all that is wrong is told in one pass. What the
-sealed directory holds and the claim does not was renamed by an earlier try: sealing can be done twice.
+(rsync's and sftp's temporaries, also directories of them) are left out, and files whose names no .changes can list; all
+that is wrong is told in one pass. What the sealed directory holds and the claim does not was renamed by an earlier try:
+sealing can be done twice.
 
 Fails with :class:`~incomingd.errors.Retry` where the daemon's own side is at fault: no space, no right, an I/O error.
 """
@@ -14,7 +15,7 @@ Fails with :class:`~incomingd.errors.Retry` where the daemon's own side is at fa
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from incomingd import fsio, rules
 from incomingd.config import QueueConfig
 from incomingd.errors import Retry
 from incomingd.intake.claim import move_to_claims
-from incomingd.intake.scan import SLACK, entries
+from incomingd.intake.scan import BINARIES, CHANGES, SLACK, entries
 from incomingd.model import FILE_NAME, UPLOAD_NAME, FileEntry, Problem, Seal, Upload, plain
 from incomingd.places import Places
 
@@ -60,7 +61,7 @@ def seal(places: Places, upload: Upload, queue: QueueConfig, members: Sequence[s
     except OSError as error:
         raise Retry(f"{claim}: {error.strerror or error}") from error
     files = tuple(sorted(sealing.files.values(), key=lambda entry: entry.name))
-    return Seal(files=files, problems=tuple(problems))
+    return Seal(files=files, problems=tuple(problems), left_out=tuple(sealing.left_out))
 
 
 def _name_problems(upload: Upload) -> Iterator[Problem]:
@@ -94,6 +95,7 @@ class _Sealing:
 
     def __init__(self, target: Path, queue: QueueConfig, problems: list[Problem]) -> None:
         self.files: dict[str, FileEntry] = {}
+        self.left_out: list[str] = []
         self._target = target
         self._queue = queue
         self._problems = problems
@@ -110,8 +112,14 @@ class _Sealing:
             )
             return
         self.take_earlier(frozenset(name for name, _ in shown))
+        needed = self._needed({*self.files, *(name for name, _ in shown)})
         for name, status in sorted(shown):
-            self._take(fd, name, status)
+            self._take(fd, name, status, needed)
+
+    def _needed(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The endings of files that are the upload itself, listed or not."""
+        bare = self._queue.allow_bare_debs and not any(name.endswith(CHANGES) for name in names)
+        return (CHANGES, *BINARIES) if bare else (CHANGES,)
 
     def take_earlier(self, in_claim: frozenset[str]) -> None:
         """What an earlier try renamed out of the claim. It counts first, or a second try would have a higher limit."""
@@ -128,12 +136,16 @@ class _Sealing:
             fsio.remove_tree(path)
             self._problem(rules.NOT_REGULAR_FILE, f"{plain(path.name)} is not a regular file", path.name)
 
-    def _take(self, fd: int, name: str, status: os.stat_result) -> None:
+    def _take(self, fd: int, name: str, status: os.stat_result, needed: tuple[str, ...]) -> None:
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
             self._problem(rules.NOT_REGULAR_FILE, f"{plain(name)} is {kind}", name)
         elif not FILE_NAME.fullmatch(name):
-            self._problem(rules.BAD_FILE_NAME, f'"{plain(name)}" has characters that a file name may not have', name)
+            if name.endswith(needed):
+                found = f'"{plain(name)}" has characters that a file name may not have'
+                self._problem(rules.BAD_FILE_NAME, found, name)
+            else:
+                self.left_out.append(plain(name))
         elif self._readable(fd, name) and not self._full:
             self._seal(fd, name)
 

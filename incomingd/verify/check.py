@@ -37,6 +37,8 @@ from incomingd.verify.streams import Spare
 
 #: More problems than anybody reads; they would also fill the status file.
 _MAX_PROBLEMS = 200
+#: With one of these a row of a .changes is not read.
+_ROW_CODES = (rules.BAD_FILE_LIST.code, rules.BAD_FILE_NAME.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class _Check:
             listed = set(names).union(*(result.listed for result in results))
             self.warnings += [
                 rules.UNLISTED_FILE.problem("no .changes lists it", file=name)
-                for name in sorted(self.sealed.keys() - listed)
+                for name in sorted({*self.sealed, *self.job.seal.left_out} - listed)
             ]
         checked = tuple(result.checked for result in results if result.checked)
         return CheckReport(
@@ -115,7 +117,7 @@ class _Check:
             self.problems.append(
                 rules.TOO_MANY_CHANGES.problem(f"they are of {len(found.changes)} source versions, and {most} count")
             )
-        others = sorted(self.sealed.keys() - {entry.name for entry in debs})
+        others = sorted({*self.sealed, *self.job.seal.left_out} - {entry.name for entry in debs})
         self.warnings += [
             rules.UNLISTED_FILE.problem("it is no package, and no .changes lists it", file=n) for n in others
         ]
@@ -175,7 +177,7 @@ def _bounded(problems: list[Problem]) -> tuple[Problem, ...]:
 
 
 class _OneChanges:
-    """The check of one .changes. ``read`` is False where its text could not be; then the rest says nothing."""
+    """The check of one .changes. ``read`` is False where not all that it lists could be read."""
 
     def __init__(self, upload: _Check, name: str) -> None:
         self.upload = upload
@@ -200,7 +202,8 @@ class _OneChanges:
             return self
         changes, problems = read(stanza, self.name)
         self.upload.problems += problems
-        self.read, self.listed = bool(changes.rows), frozenset(row.name for row in changes.rows)
+        self.listed = frozenset(row.name for row in changes.rows)
+        self.read = bool(self.listed) and not any(problem.code in _ROW_CODES for problem in problems)
         self.summary = ChangesSummary(
             file=self.name,
             source=plain(changes.source),

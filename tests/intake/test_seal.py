@@ -147,18 +147,50 @@ def test_a_link_in_the_place_of_the_directory_is_refused(inbox: Inbox, tmp_path:
     assert sealed(inbox) == {}
 
 
-@pytest.mark.parametrize("name", [b"a b.deb", b"-x.deb", b"\xff.deb", b"a:1.deb", b"new\nline.deb", b"a%2f.deb"])
-def test_a_bad_file_name_is_refused(inbox: Inbox, claimed: Path, name: bytes) -> None:
-    (claimed / os.fsdecode(name)).write_text("")
+BAD_NAMES = [b"a b", b"-x", b"\xff", b"\xc3\xa4", b"a:1", b"new\nline", b"a%2f"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_file_that_no_changes_can_list_is_left_out(inbox: Inbox, claimed: Path, name: bytes) -> None:
+    (claimed / os.fsdecode(name + b".deb")).write_text("")
+    for _ in range(2):  # the second try finds but this file in the claim
+        result = seal_it(inbox)
+        assert result.problems == ()
+        assert len(result.left_out) == 1
+        assert result.left_out[0].isprintable()
+        assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_changes_with_a_bad_name_is_refused(inbox: Inbox, claimed: Path, name: bytes) -> None:
+    (claimed / os.fsdecode(name + b".changes")).write_text("")
     result = seal_it(inbox)
     assert [code for code, _ in codes(result)] == ["bad-file-name"]
     assert result.problems[0].message.isprintable()
+    assert result.left_out == ()
+
+
+@pytest.mark.parametrize(("beside", "refused"), [("a.deb", True), ("a.changes", False)])
+def test_a_package_with_a_bad_name_is_refused_where_it_would_be_the_upload(
+    make_inbox: Callable[..., Inbox], beside: str, refused: bool
+) -> None:
+    inbox = make_inbox(allow_bare_debs=True, signatures="optional", default_suite="stable")
+    folder = inbox.path / "job-1"
+    folder.mkdir()
+    for name in (beside, "a b.deb", "a b.txt"):
+        (folder / name).write_text("x")
+    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.look()
+    for _ in range(2):
+        result = seal_it(inbox)
+        assert codes(result) == ([("bad-file-name", "a b.deb")] if refused else [])
+        assert result.left_out == (("a b.txt",) if refused else ("a b.deb", "a b.txt"))
 
 
 def test_all_that_is_wrong_is_told_at_once(inbox: Inbox, claimed: Path) -> None:
     os.mkfifo(claimed / "pipe.deb")
-    (claimed / "a b").write_text("")
-    (claimed / "link.deb").symlink_to("/etc/passwd")
+    (claimed / "a b.changes").write_text("")
+    (claimed / "link deb").symlink_to("/etc/passwd")
     assert sorted(code for code, _ in codes(seal_it(inbox))) == [
         "bad-file-name",
         "not-regular-file",

@@ -50,6 +50,13 @@ def delayed() -> list[tuple[str, tuple[str, ...]]]:
     return [(client, tuple(re.findall(r"`([^`]*)`", how))) for client, how in cells]
 
 
+def around(client: str) -> list[tuple[str, ...]]:
+    """The table of what a client runs before and after an upload: what is set or typed for it."""
+    lines = _PAGE.read_text().partition("| what is run |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [tuple(re.findall(r"`([^`]*)`", how)) for what, how in cells if what.partition(", ")[0] == client]
+
+
 def ci_job() -> str:
     """What the README has for a CI job, after the build."""
     block = _README.read_text().partition("## Upload from a CI job")[2].partition("```sh\n")[2].partition("```")[0]
@@ -86,6 +93,11 @@ def nginx_location() -> str:
 def dinstall() -> str:
     """What ``run_dinstall`` calls there."""
     return _block("#!/bin/sh")
+
+
+def web_host() -> str:
+    """How ssh is told of a host that a web server's port is named with."""
+    return _block("Host ")
 
 
 def _block(start: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.client_docs import dput_ng_profile, dput_settings, nginx_location
+from tests.support.client_docs import dput_ng_profile, dput_settings, nginx_location, web_host
 from tests.support.instance import BIN, PATIENCE, until
 from tests.support.sshd import Sshd, free_port, listens
 
@@ -20,6 +20,8 @@ from tests.support.sshd import Sshd, free_port, listens
 DPUT_NG = Path(__file__).parents[2] / ".cache/dput-ng"
 #: dput's dcut wants its debsign, and nobody its many dependencies.
 DEVSCRIPTS = DPUT_NG.with_name("devscripts")
+#: Of whoever is not anonymous at the ftp server.
+PASSWORD = "secret"
 _NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
@@ -29,10 +31,12 @@ class Home:
     def __init__(self, folder: Path, gnupg: Path, server: Sshd) -> None:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
-        # ssh looks for its settings where passwd(5) says, whatever $HOME is.
+        # ssh looks for its settings where passwd(5) says, whatever $HOME is. Of two -F the last one counts.
         for name in ("ssh", "scp", "sftp"):
             program = folder / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec /usr/bin/{name} {" ".join(server.options)} "$@"\n')
+            program.write_text(
+                f'#!/bin/sh\nexec /usr/bin/{name} {" ".join(server.options)} -F {folder}/.ssh/config "$@"\n'
+            )
             program.chmod(0o755)
         (folder / "bin/incomingctl").symlink_to(BIN / "incomingctl")
         if DEVSCRIPTS.exists():
@@ -53,8 +57,16 @@ class Home:
             "LANG": "C.UTF-8",
         }
 
-    def run(self, *command: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run something there, to its end, whatever that is."""
+    def knows(self, web: str, host: str) -> None:
+        """Have ssh take ``web``, a host and a web server's port, for ``host``, as docs/clients.md has it."""
+        text = web_host().replace("archive.example.org:8080", web).replace("archive.example.org", host)
+        with (self.folder / ".ssh/config").open("a") as settings:
+            settings.write(text)
+
+    def run(
+        self, *command: str | Path, folder: Path | None = None, answer: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run something there, to its end, whatever that is; ``answer`` is what it reads where it asks."""
         return subprocess.run(
             command,
             capture_output=True,
@@ -62,12 +74,15 @@ class Home:
             timeout=PATIENCE,
             env=self.environment,
             cwd=folder or self.folder,
-            stdin=subprocess.DEVNULL,
+            input=answer,
+            start_new_session=True,  # what asks for a password would ask the terminal
         )
 
-    def dput(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
+    def dput(
+        self, *words: str | Path, settings: Mapping[str, object], answer: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """dput, with ``settings`` beside those that docs/clients.md has for ~/.dput.cf."""
-        return self._old("dput", *words, settings=settings)
+        return self._old("dput", *words, settings=settings, answer=answer)
 
     def dcut(self, *words: str | Path, settings: Mapping[str, object]) -> subprocess.CompletedProcess[str]:
         """The dcut that comes with it."""
@@ -76,31 +91,42 @@ class Home:
         return self._old("dcut", *words, settings=settings)
 
     def _old(
-        self, program: str, *words: str | Path, settings: Mapping[str, object]
+        self, program: str, *words: str | Path, settings: Mapping[str, object], answer: str = ""
     ) -> subprocess.CompletedProcess[str]:
         lines = "".join(f"{key} = {value}\n" for key, value in (dput_settings() | settings).items())
         (self.folder / ".dput.cf").write_text(f"[archive]\n{lines}")
-        return self.run(program, *words)
+        return self.run(program, *words, answer=answer)
 
     def dput_ng(self, program: str, *words: str | Path, profile: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
         """dput-ng's dput or dcut, with ``profile`` beside what docs/clients.md has for its own."""
         if not DPUT_NG.exists():
             pytest.skip("dput-ng is not unpacked")
         mine = self.folder / ".dput.d"
-        if not mine.exists():
-            shutil.copytree(DPUT_NG / "etc/dput.d", mine, ignore=shutil.ignore_patterns("README"))
+        if not (mine / "profiles").exists():
+            shutil.copytree(DPUT_NG / "etc/dput.d", mine, ignore=shutil.ignore_patterns("README"), dirs_exist_ok=True)
             # It looks below its working directory, too: there it finds what is in /usr/share where it is installed.
             (self.folder / "skel").symlink_to(DPUT_NG / "usr/share/dput-ng")
         (mine / "profiles/archive.json").write_text(json.dumps(dput_ng_profile() | profile))
         return self.run("/usr/bin/python3", DPUT_NG / "usr/bin" / program, *words)
 
+    def dput_ng_hook(self, name: str, code: str) -> None:
+        """A hook of the user's own, in Python, that dput-ng is to call before and after."""
+        mine = self.folder / ".dput.d"
+        for folder in ("hooks", "scripts"):
+            (mine / folder).mkdir(parents=True, exist_ok=True)
+        plugin = {"description": name, "path": f"{name}.run", "pre": True, "post": True}
+        (mine / "hooks" / f"{name}.json").write_text(json.dumps(plugin))
+        (mine / "scripts" / f"{name}.py").write_text(f"def run(changes, profile, interface):\n    {code}\n")
+
 
 @contextlib.contextmanager
-def ftp_server(folder: Path) -> Iterator[int]:
-    """pyftpdlib's own server: anybody may write in ``folder``. Its port."""
+def ftp_server(folder: Path, login: str = "anonymous") -> Iterator[int]:
+    """pyftpdlib's own server: whoever logs in so may write in ``folder``, anybody as anonymous. Its port."""
     pytest.importorskip("pyftpdlib")
     port = free_port()
     command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-w", "-d", folder]
+    if login != "anonymous":
+        command += ["-u", login, "-P", PASSWORD]
     with _running(command, port):
         yield port
 

@@ -1,5 +1,6 @@
 """The ways in which people send uploads, and the real apt as the witness that each has arrived."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.apt import Apt, served
-from tests.support.instance import Instance
+from tests.support.instance import Instance, until
 from tests.support.sshd import Sshd, sshd
 from tests.support.uploads import Builder
 
@@ -65,6 +66,18 @@ def test_apt_that_looked_a_moment_ago_sees_what_has_come_since(instance: Instanc
         instance.succeeded(upload.send_directory(instance.incoming))
         apt.update()
         assert apt.candidate("hello") == f"1.0-{number}"
+
+
+@pytest.mark.parametrize("name", [b"notes.txt", b"build log.txt", b"\xc3\x9cbersicht.txt", b"\xff\n.deb", b"a:b.deb"])
+def test_a_file_that_no_changes_lists_is_left_out(instance: Instance, builder: Builder, name: bytes) -> None:
+    """Whatever it is called: a build leaves logs beside its packages."""
+    upload = builder.upload("hello", "1.0-1")
+    (upload.folder / os.fsdecode(name)).write_text("something")
+    found = instance.succeeded(upload.send_directory(instance.incoming))
+    assert [warning["code"] for warning in found["warnings"]] == ["unlisted-file"]
+    assert found["warnings"][0]["file"].isprintable()
+    assert found["published"]["files"] == ["pool/main/h/hello/hello_1.0-1_amd64.deb"]
+    until(lambda: not list(instance.state.glob("claims/*/*")), "nothing of it is left")
 
 
 def test_the_same_upload_again_is_no_failure(instance: Instance, builder: Builder) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from incomingd import fsio
 from incomingd.config import Config, reader
-from incomingd.model import CheckReport, Problem, Seal, without_epoch
+from incomingd.model import FILE_NAME, CheckReport, Problem, Seal, without_epoch
 from incomingd.verify.check import Job, check
 from incomingd.verify.keyring import Keyring
 
@@ -440,9 +440,14 @@ def make_config(folder: Path, settings: Mapping[str, Any]) -> Config:
 def sealed(folder: Path, files: Mapping[str, bytes], problems: tuple[Problem, ...] = ()) -> Seal:
     """The files as sealing leaves them in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return Seal(files=tuple(fsio.hash_file(folder / name) for name in sorted(files)), problems=problems)
+    names = sorted(name for name in files if FILE_NAME.fullmatch(name))
+    for name in names:
+        (folder / name).write_bytes(files[name])
+    return Seal(
+        files=tuple(fsio.hash_file(folder / name) for name in names),
+        problems=problems,
+        left_out=tuple(sorted(files.keys() - names)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,8 @@ GONE = {f"no{n}_1_amd64.deb": b"" for n in range(300)}
 # -- the upload -------------------------------------------------------------------------------------------------------
 
 row("a name with a colon", "bad-file-name", listed=gain("a:b.deb"), sent=lose("a:b.deb"))
+row("a name with a colon, and the file is there", "bad-file-name", listed=gain("a:b.deb"))
+row("a name with a blank, and the file is there", "bad-file-list", listed=gain("a b.deb"))
 row("a name with a leading dash", "bad-file-name", listed=gain("-rf.deb"), sent=lose("-rf.deb"))
 row("a name of 256 bytes", "bad-file-name", listed=gain("a" * 252 + ".deb"), sent=lambda f: f.pop("a" * 252 + ".deb"))
 row("a name with a slash", "bad-file-name", listed=gain("a/b.deb"), sent=lose("a/b.deb"))
@@ -393,6 +395,9 @@ row("the word without source", "architecture-mismatch", changes=put("Architectur
 row("an architecture without binary", "architecture-mismatch", changes=put("Architecture", "source amd64 all"))
 row("a binary without its architecture", "architecture-mismatch", changes=put("Architecture", "source"))
 row("a file that no .changes lists", "unlisted-file", warning=True, sent=gain("notes.txt"))
+row("one with a blank in its name", "unlisted-file", warning=True, sent=gain("build log.txt"))
+row("one with a name outside of ASCII", "unlisted-file", warning=True, sent=gain("Übersicht.txt"))
+row("one that looks like a package", "unlisted-file", warning=True, sent=gain("a:b.deb"))
 
 # -- distribution and rights ------------------------------------------------------------------------------------------
 

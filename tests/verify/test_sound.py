@@ -187,6 +187,13 @@ def test_what_is_handed_on(bench: Bench) -> None:
     assert (changes.suites, changes.distribution) == (("stable",), "stable")
 
 
+@pytest.mark.parametrize("name", ["a:b.deb", "a b.deb"])
+def test_what_is_listed_under_a_name_that_no_file_may_have_is_not_told_to_be_unlisted(bench: Bench, name: str) -> None:
+    report = bench.check(Upload(listed=lambda files: files.update({name: b"x"})))
+    assert report.problems
+    assert report.warnings == ()
+
+
 def test_an_orig_beside_the_upload_that_no_changes_lists_is_left_out(bench: Bench) -> None:
     """A .dsc may name it; but what the .changes does not list is not published from the upload."""
     orig: dict[str, bytes] = {}
