@@ -9,8 +9,8 @@ part of the one that is open.
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -132,27 +132,18 @@ class Uploads:
             return self.get(upload.id)
 
     def move(self, upload: Upload, target: Stage, at: datetime, message: str | None = None) -> Upload:
-        """Any other move. To an ended stage it sets ``finished_at``; to ``checking`` ``started_at``."""
+        """Any other move. To an ended stage it sets ``finished_at``; to ``checking`` ``started_at``.
+
+        What it returns has the log that ``upload`` has, with the new line, and no word of a new delay.
+        """
         with self._journal.writing(durable=target not in _MADE_AGAIN) as db:
-            self._move(db, upload, target)
-            if target is Stage.CHECKING:
-                db.execute("UPDATE uploads SET started_at = ? WHERE id = ?", (codec.timestamp(at), upload.id))
-            if target is Stage.CLAIMED:
-                db.execute("UPDATE uploads SET facts = NULL WHERE id = ?", (upload.id,))
-            if target.ended:
-                db.execute(
-                    "UPDATE uploads SET finished_at = ?, facts = NULL WHERE id = ?", (codec.timestamp(at), upload.id)
-                )
-            if message is not None:
-                self.log(upload.id, at, message)
-            return self.get(upload.id)
+            return self._moved(db, upload, target, at, message, {})
 
     def queue(self, upload: Upload, report: CheckReport, at: datetime, message: str) -> Upload:
-        """``checking`` to ``queued``, with what the checks found."""
+        """``checking`` to ``queued``, with what the checks found. Returns as :meth:`move`."""
+        found = {"changes": report.summaries, "warnings": report.warnings}
         with self._journal.writing(durable=False) as db:
-            self._set_report(db, upload.id, report)
-            db.execute("UPDATE uploads SET facts = ? WHERE id = ?", (codec.dumps(report.changes), upload.id))
-            return self.move(upload, Stage.QUEUED, at, message)
+            return self._moved(db, upload, Stage.QUEUED, at, message, found, facts=codec.dumps(report.changes))
 
     def reject(
         self,
@@ -164,23 +155,20 @@ class Uploads:
         report: CheckReport | None = None,
         target: Stage = Stage.REJECTED,
     ) -> Upload:
-        """To an ended stage that failed, with every problem."""
+        """To an ended stage that failed, with every problem. Returns as :meth:`move`."""
+        found: dict[str, Any] = {"problems": tuple(problems)}
+        if report is not None:
+            found |= {"changes": report.summaries, "warnings": report.warnings}
         with self._journal.writing() as db:
-            if report is not None:
-                self._set_report(db, upload.id, report)
-            db.execute("UPDATE uploads SET problems = ? WHERE id = ?", (codec.dumps(tuple(problems)), upload.id))
-            return self.move(upload, target, at, message)
+            return self._moved(db, upload, target, at, message, found)
 
     def publish(
         self, upload: Upload, published: Published, at: datetime, message: str, *, already_published: bool
     ) -> Upload:
-        """``publishing`` to ``published``."""
+        """``publishing`` to ``published``. Returns as :meth:`move`."""
+        found = {"published": published, "already_published": already_published}
         with self._journal.writing() as db:
-            db.execute(
-                "UPDATE uploads SET published = ?, already_published = ? WHERE id = ?",
-                (codec.dumps(published), int(already_published), upload.id),
-            )
-            return self.move(upload, Stage.PUBLISHED, at, message)
+            return self._moved(db, upload, Stage.PUBLISHED, at, message, found)
 
     def log(self, upload_id: int, at: datetime, message: str) -> None:
         """One more line in an upload's log."""
@@ -323,20 +311,45 @@ class Uploads:
         found = {upload.id: upload for upload in self.many(last)}
         return [found[number] for number in last]
 
-    def _move(self, db: sqlite3.Connection, upload: Upload, target: Stage) -> None:
+    def _moved(
+        self,
+        db: sqlite3.Connection,
+        upload: Upload,
+        target: Stage,
+        at: datetime,
+        message: str | None,
+        found: Mapping[str, Any],
+        **columns: object,
+    ) -> Upload:
+        """``found`` are fields of the upload that are set with the move; ``columns`` what the journal alone has.
+
+        It is not read again: each of its four moves would cost three times as much.
+        """
+        now = codec.timestamp(at)
+        moment = datetime.fromisoformat(now)
+        name = "started_at" if target is Stage.CHECKING else "finished_at" if target.ended else ""
+        set_at: dict[str, Any] = {name: moment} if name else {}
+        if target.ended or target is Stage.CLAIMED:
+            columns["facts"] = None
+        columns |= {key: value if isinstance(value, bool) else codec.dumps(value) for key, value in found.items()}
+        self._move(db, upload, target, **columns, **dict.fromkeys(set_at, now))
+        log = upload.log
+        if message is not None:
+            self.log(upload.id, at, message)
+            log = (*log, LogLine(at=moment, message=message))
+        return replace(upload, stage=target, log=log, **found, **set_at)
+
+    def _move(self, db: sqlite3.Connection, upload: Upload, target: Stage, **columns: object) -> None:
+        """Set the stage, and other columns with it, where it is the one that the mover took it to be in."""
         if not may_move(upload.stage, target):
             raise StaleMoveError(f"{upload}: {upload.stage} to {target} is not an allowed move")
+        sets = ", ".join(f"{name} = ?" for name in ("stage", *columns))
         cursor = db.execute(
-            "UPDATE uploads SET stage = ? WHERE id = ? AND stage = ?", (target, upload.id, upload.stage)
+            f"UPDATE uploads SET {sets} WHERE id = ? AND stage = ?",  # noqa: S608  # own words
+            (target, *columns.values(), upload.id, upload.stage),
         )
         if cursor.rowcount != 1:
             raise StaleMoveError(f"{upload}: is no longer {upload.stage} and cannot go to {target}")
-
-    def _set_report(self, db: sqlite3.Connection, upload_id: int, report: CheckReport) -> None:
-        db.execute(
-            "UPDATE uploads SET changes = ?, warnings = ? WHERE id = ?",
-            (codec.dumps(report.summaries), codec.dumps(report.warnings), upload_id),
-        )
 
 
 def _upload(row: sqlite3.Row, lines: Iterable[Any]) -> Upload:

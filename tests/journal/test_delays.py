@@ -58,7 +58,7 @@ def test_one_that_is_being_checked_keeps_its_stage(uploads: Uploads, delays: Del
     upload = uploads.move(claimed(uploads, "slow", 1), Stage.CHECKING, T0)
     later = queued(uploads, "later")
     assert delays.come_due(T0 + DAY) == []
-    upload = uploads.queue(upload, NOTHING, T0, "checked")
+    upload = uploads.get(uploads.queue(upload, NOTHING, T0, "checked").id)
     assert (upload.delayed, upload.due_at) == (False, T0 + DAY)
     assert later.sequence is not None
     assert upload.sequence is not None
