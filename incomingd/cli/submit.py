@@ -103,7 +103,8 @@ def _unique(stem: str) -> str:
 
 
 def _send(way: Carrier, parcel: Parcel, name: str, to: str, *, quiet: bool) -> None:
-    what = f"{len(parcel.files)} files, {parcel.size / 1e6:.1f} MB"
+    count = len(parcel.files)
+    what = f"{count} file{'' if count == 1 else 's'}, {parcel.size / 1e6:.1f} MB"
     with console(stderr=True).status(f"sending {what} to {to}"):
         way.send(parcel.files, name)
     if not quiet:

@@ -15,6 +15,10 @@ from tests.bench.peers import Aptly, Incomingd, Reprepro
 
 #: Uploads that are timed one by one; the others take many seconds for each where there are many packages.
 _SINGLES, _SINGLES_OF_PEERS = 20, 3
+#: Times that all come at once; the machine's neighbours make one of them slow.
+_BATCHES, _BATCHES_OF_PEERS = 3, 1
+#: Seconds after a batch in which the daemon tidies up.
+_TIDYING = 5.0
 #: Seconds after which the daemon has let go of what it does not need at rest.
 _REST = 40.0
 
@@ -28,10 +32,13 @@ def scale(
     """One row for each tool and size, as they are measured; the others at the sizes in ``peers_at``."""
     key_home = folder / "key"
     public = make_key(key_home)
-    say(f"making {uploads + _SINGLES} uploads")
+    say(f"making {uploads * _BATCHES + _SINGLES} uploads")
     # Spread over the whole index, as the packages of the tree are: its end is cheaper to change than its beginning.
     singles = make_uploads(folder / "singles", key_home, [spread_name(n, "single") for n in range(_SINGLES)])
-    batch = make_uploads(folder / "batch", key_home, [spread_name(n, "batch") for n in range(uploads)])
+    batches = [
+        make_uploads(folder / f"batch{b}", key_home, [spread_name(n, f"batch{b}-") for n in range(uploads)])
+        for b in range(_BATCHES)
+    ]
     for size in sizes:
         say(f"making {size} packages")
         tree, at = make_tree(folder / f"tree{size}", size), folder / f"at{size}"
@@ -42,7 +49,7 @@ def scale(
             if shutil.which("aptly"):
                 tools.append(lambda at=at: Aptly(at / "aptly", key_home))
         for make in tools:
-            row = _measure(make(), size, tree, singles, batch, say)
+            row = _measure(make(), size, tree, singles, batches, say)
             say(", ".join(f"{key} {value}" for key, value in row.items()))
             yield row
         for done in (tree, at):
@@ -50,7 +57,7 @@ def scale(
 
 
 def _measure(
-    tool: Tool, size: int, tree: Path, singles: list[Path], batch: list[Path], say: Callable[[str], None]
+    tool: Tool, size: int, tree: Path, singles: list[Path], batches: list[list[Path]], say: Callable[[str], None]
 ) -> Row:
     row: Row = {"tool": tool.name, "packages": size}
     with tool, _Peak(tool) as peak:
@@ -65,13 +72,25 @@ def _measure(
         row |= {"one_median_s": statistics.median(times), "one_max_s": max(times)}
         if isinstance(tool, Incomingd):
             row["written_per_upload_kb"] = (tool.written_kb() - written) / len(some)
-        say(f"{tool.name}: {len(batch)} uploads at once into {size}")
-        whole, _ = tool.all_at_once(batch)
-        row |= {"batch_s": whole, "batch_per_s": len(batch) / whole, "load_average": os.getloadavg()[0]}
+        rates = _rates(tool, size, batches if isinstance(tool, Incomingd) else batches[:_BATCHES_OF_PEERS], say)
+        row |= {"batch_per_s": statistics.median(rates), "batch_least": min(rates), "batch_most": max(rates)}
+        row["load_average"] = os.getloadavg()[0]
         if isinstance(tool, Incomingd):
             time.sleep(_REST)
             row |= {"memory_mb": peak.memory_mb, "memory_at_rest_mb": tool.memory_mb()}
     return row
+
+
+def _rates(tool: Tool, size: int, batches: list[list[Path]], say: Callable[[str], None]) -> list[float]:
+    """Uploads a second, where all of a batch come at once."""
+    rates = []
+    for batch in batches:
+        say(f"{tool.name}: {len(batch)} uploads at once into {size}")
+        whole, _ = tool.all_at_once(batch)
+        rates.append(len(batch) / whole)
+        if len(batches) > 1:
+            time.sleep(_TIDYING)
+    return rates
 
 
 class _Peak:
