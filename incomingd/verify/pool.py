@@ -69,6 +69,7 @@ class _Worker:
         self._server = server
         self._socket: socket.socket | None = None
         self._pid = 0  # none yet, or no longer its own
+        self._killed = False
         self._ending = threading.Lock()
 
     def check(self, request: bytes, seconds: float) -> _Answer:
@@ -100,6 +101,8 @@ class _Worker:
                 pid = self._server.fork(theirs)
             with self._ending:
                 self._pid = pid
+            if self._killed:  # before it was there
+                raise Retry("the daemon ends")
             ours.settimeout(_START)
             receive(ours)
         except (EOFError, OSError, ValueError) as error:
@@ -114,6 +117,10 @@ class _Worker:
     def kill(self) -> None:
         """Kill it and all that it has started; whoever waits for its answer is told."""
         with self._ending:
+            self._killed = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # it ends itself then, even where its parent is gone
             # Its number is its own for as long as its parent is there, which has not been asked to wait for it.
             if self._pid and self._server.is_there():
                 for kill in (os.killpg, os.kill):

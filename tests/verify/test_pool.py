@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +223,8 @@ def test_limits_hold_for_one_upload_and_not_for_all_together(make: Make) -> None
     assert codes(pool.send(odd="spin").problems) == ["check-timeout"]
 
 
-def test_closing_ends_what_is_under_way_without_blame(make: Make) -> None:
+@pytest.mark.parametrize("orphan", [False, True], ids=["", "whose parent has gone"])
+def test_closing_ends_what_is_under_way_without_blame(make: Make, orphan: bool) -> None:
     pool = make(script=_ODD)
     before = children()
     outcome: list[object] = []
@@ -236,8 +238,12 @@ def test_closing_ends_what_is_under_way_without_blame(make: Make) -> None:
     folder = pool.folder / "1"
     thread = threading.Thread(target=wait)
     thread.start()
-    while not ((folder / "hello_1.0-1_amd64.deb.odd").exists() and children() - before):
+    while not ((folder / "hello_1.0-1_amd64.deb.odd").exists() and workers(before)):
         thread.join(0.01)
+    if orphan:
+        time.sleep(0.5)  # until it hangs
+        [server] = children() - before
+        os.kill(server, signal.SIGKILL)
     pool.checkers.close()
     thread.join(20)
     assert isinstance(outcome[0], Retry)
