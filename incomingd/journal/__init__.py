@@ -159,7 +159,10 @@ class Journal:
                 connection.execute(f"DETACH {name}")
 
     def settle(self) -> None:
-        """Carry the log of changes over into the database: it is long by now, and nobody waits. Readers go on."""
+        """Carry the log of changes over into the database: it is long by now, and nobody waits. Readers go on.
+
+        Raises ``Retry`` and ``Halt``.
+        """
         with self._writer, translated(self.path):
             self._writing_connection().execute("PRAGMA wal_checkpoint(PASSIVE)")
 

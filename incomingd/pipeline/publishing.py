@@ -137,6 +137,8 @@ class Publishing:
 
     def _publish_head(self) -> None:
         if self._untidied >= _UNTIDIED:
+            while self._common.discard_some():  # all of it, or a line that never ends would fill the disk
+                pass
             self._tidy()
         self._gather()
         started = time.monotonic()
@@ -151,9 +153,16 @@ class Publishing:
         if self._common.discard_some() or self._publisher.tidy():
             return True
         if self._untidied:
-            self._common.journal.settle()
+            self._settle()
         self._untidied = 0
         return False
+
+    def _settle(self) -> None:
+        """On a full disk the journal's log stays as it is until after the next publish; nothing waits for it."""
+        try:
+            self._common.journal.settle()
+        except Retry as failure:
+            log.warning("%s", failure)
 
     def _gather(self) -> None:
         """Wait a moment for those that are being checked: one publish of many costs little more than one of few."""

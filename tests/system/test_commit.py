@@ -6,8 +6,10 @@ import pytest
 
 from incomingd.config.reader import load
 from incomingd.errors import Retry
+from incomingd.journal import Journal
 from incomingd.journal.generations import Generations
-from incomingd.pipeline import Pipeline
+from incomingd.journal.uploads import Uploads
+from incomingd.pipeline import Pipeline, common, publishing
 from tests.support import packages
 from tests.support.instance import Instance, until
 from tests.support.uploads import Builder
@@ -51,3 +53,44 @@ def test_an_upload_and_an_import_are_published_after_a_commit_that_failed(
     finally:
         pipeline.stop()
     assert idle.ctl("fsck").returncode == 0
+
+
+def test_a_line_without_an_end_leaves_nothing_behind(
+    idle: Instance, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What published uploads brought is removed in a pause; where there is none, between two publishes."""
+    monkeypatch.setattr(Uploads, "more_come", lambda _: True)
+    monkeypatch.setattr(publishing, "_UNTIDIED", 1)
+    monkeypatch.setattr(common, "_DISCARD_AT_ONCE", 1)
+    pipeline = Pipeline(load(idle.config))
+    pipeline.start()
+    try:
+        for turn in range(4):
+            sent = [builder.upload(name, f"1.0-{turn}").send_directory(idle.incoming) for name in ("a1", "b1", "c1")]
+            for name in sent:
+                idle.succeeded(name)
+        assert len(list((idle.state / "sealed").iterdir())) <= len(sent)
+    finally:
+        pipeline.stop()
+    assert list((idle.state / "sealed").iterdir()) == []
+
+
+def test_a_log_that_cannot_be_carried_over_stops_nobody(
+    idle: Instance, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def settle(_: Journal) -> None:
+        tried.append(1)
+        raise Retry("no space left")
+
+    monkeypatch.setattr(Journal, "settle", settle)
+    pipeline = Pipeline(load(idle.config))
+    pipeline.start()
+    try:
+        for number in range(2):
+            idle.succeeded(builder.upload("hello", f"1.0-{number}").send_directory(idle.incoming))
+            until(lambda number=number: len(tried) > number, "the pause")
+            assert pipeline.board.health().state == "ok"
+    finally:
+        pipeline.stop()
