@@ -2,7 +2,7 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES apt-utils curl dbus dpkg-dev dput lintian nginx-light openssh-client openssh-server openssl
+TEST_PACKAGES="$RUN_PACKAGES apt-utils aptly curl dbus dpkg-dev dput e2fsprogs libseccomp2 lintian nginx-light openssh-client openssh-server openssl
   python3-dput python3-paramiko reprepro rsync systemd util-linux xz-utils zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
 
@@ -47,13 +47,16 @@ unpacked_package() {
   done
 }
 
-# virtual_environment EXTRAS: .venv with this project and its extras, made anew when pyproject.toml changes.
+# The interpreter that users have: Debian's own. Accounts other than root can run it, as the tests need.
+PYTHON=${PYTHON:-/usr/bin/python3}
+
+# virtual_environment EXTRAS: .venv with this project and its extras, rebuilt when pyproject.toml or Python changes.
 virtual_environment() {
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or later is needed"
-  wanted="$(python3 --version) $1 $(sha256sum <pyproject.toml)"
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Python 3.11 or later is needed"
+  wanted="$PYTHON $("$PYTHON" --version) $1 $(sha256sum <pyproject.toml)"
   [ "$(cat .venv/made-for 2>/dev/null)" != "$wanted" ] || return 0
   say "making the virtual environment .venv"
-  python3 -m venv --clear .venv
+  "$PYTHON" -m venv --clear .venv
   .venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$1]"
   printf '%s\n' "$wanted" >.venv/made-for
 }

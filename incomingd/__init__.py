@@ -2,8 +2,10 @@
 
 Read it in the order in which an upload flows:
 
-1. the words: :mod:`~incomingd.model`, :mod:`~incomingd.states`, :mod:`~incomingd.errors`, :mod:`~incomingd.config`
-2. the ground: :mod:`~incomingd.fsio` (every rename and sync), :mod:`~incomingd.journal` (every SQL statement)
+1. the words: :mod:`~incomingd.model`, :mod:`~incomingd.states`, :mod:`~incomingd.errors`, :mod:`~incomingd.config`,
+   :mod:`~incomingd.rights`
+2. the ground: :mod:`~incomingd.fsio` (every rename and sync), :mod:`~incomingd.journal` (every SQL statement),
+   :mod:`~incomingd.sandbox` (everything that limits a process)
 3. the rooms, which know nothing of each other: :mod:`~incomingd.intake`, :mod:`~incomingd.verify`,
    :mod:`~incomingd.publish`, :mod:`~incomingd.report`
 4. what reads existing packages for a bulk load, with the eyes of verify and the words of publish:

@@ -21,6 +21,11 @@ class Backoff:
             self._due_at[key] = now + delay
             return delay
 
+    def postpone(self, key: int, now: float, seconds: float) -> None:
+        """It did not fail, and it is not its turn yet."""
+        with self._lock:
+            self._due_at[key] = now + seconds
+
     def forget(self, key: int) -> None:
         """It went well."""
         with self._lock:

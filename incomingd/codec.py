@@ -34,14 +34,30 @@ def _strict(kind: type[Any]) -> Any:
     return structure
 
 
+def _text(value: Any, _type: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"expected str, found {type(value).__name__}")
+    if not value.isascii():
+        value.encode()  # half of a surrogate pair is valid JSON, and can be written nowhere: UnicodeEncodeError
+    return value
+
+
+def _time(value: Any, _type: Any) -> datetime:
+    at = datetime.fromisoformat(value)
+    if at.tzinfo is None:
+        raise ValueError(f"the time {value} has no time zone")
+    return at.astimezone(UTC)
+
+
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(unstruct_collection_overrides={frozenset: sorted, tuple: list})
-    for kind in (str, int, bool):
+    converter.register_structure_hook(str, _text)
+    for kind in (int, bool):
         converter.register_structure_hook(kind, _strict(kind))
     # Before str's own hook, which would leave the member's value: "is" and match would then miss it.
     converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))
     converter.register_unstructure_hook(datetime, timestamp)
-    converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    converter.register_structure_hook(datetime, _time)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     return converter
@@ -71,5 +87,5 @@ def loads(text: str | bytes, kind: type[_T]) -> _T:
     """The model value of type ``kind`` that ``text`` holds. Raises :class:`CodecError`."""
     try:
         return _CONVERTER.structure(json.loads(text), kind)
-    except (ValueError, TypeError, KeyError, AttributeError, cattrs.BaseValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, cattrs.BaseValidationError) as error:
         raise CodecError(f"not a {getattr(kind, '__name__', kind)}: {error}") from error

@@ -11,7 +11,6 @@ be started again; 2 usage or configuration; 4 halted: with ``--once``, or the jo
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import fcntl
 import itertools
@@ -27,16 +26,20 @@ import click
 from incomingd import __version__, fsio
 from incomingd.config import Config
 from incomingd.config.reader import find, load
+from incomingd.config.warnings import warnings
 from incomingd.errors import ConfigError, Halt, Retry
 from incomingd.intake import preflight
+from incomingd.journal.suites import published_suites
+from incomingd.model import printable
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
+from incomingd.publish import identity
 from incomingd.report.pulse import Pulse
+from incomingd.sandbox import limits
 
 log = logging.getLogger("incomingd")
 
 EXIT_FAILED, EXIT_USAGE, EXIT_HALTED = 1, 2, 4
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,17 +47,18 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 @click.option(
     "--once", is_flag=True, help="Take in and publish what is ready now, then exit (1: something was rejected)."
 )
-@click.option("--check-config", is_flag=True, help="Print every error in the configuration, and exit.")
+@click.option("--check-config", is_flag=True, help="Print every error and warning in the configuration, and exit.")
 @click.option("--verbose", "-v", is_flag=True, help="Log more.")
 @click.version_option(__version__)
 def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> None:
     """Take in Debian package uploads and publish them, in order, into a signed APT repository."""
     _log_to_stderr(verbose)
-    _keep_rights()
+    limits.pass_no_capabilities_on()
     config = _config(file)
     if check_config:
-        click.echo(f"{config.file}: no errors")
+        _check(config)
         return
+    _log_warnings(config)
     # Whoever holds the lock may be sent one, before and after it can do something about it.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
@@ -69,28 +73,55 @@ def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> No
     sys.exit(status)
 
 
+def _check(config: Config) -> None:
+    """Print what a reload would say of a configuration that can be read."""
+    state = Places(config).state
+    if state.exists():
+        fsio.become_owner(state)  # sqlite makes files beside the journal
+    published = published_suites(Places(config).journal)
+    for line in (*warnings(config), *identity.changes(config)):
+        click.echo(printable(f"warning: {line}"))
+    if published is None:
+        click.echo(f"warning: {Places(config).journal} cannot be read: whether a suite is missing was not checked")
+    errors = identity.missing_tables(config, published or ())
+    for line in errors:
+        click.echo(printable(line), err=True)
+    if errors:
+        sys.exit(EXIT_USAGE)
+    click.echo(f"{config.file}: no errors")
+
+
 def _config(file: Path | None) -> Config:
     try:
         config = load(find(file))
         preflight(config)
     except ConfigError as error:
         for line in error.errors:
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
         sys.exit(EXIT_USAGE)
     return config
+
+
+def _log_warnings(config: Config) -> None:
+    for line in warnings(config):
+        log.warning("%s", line)
+
+
+class _Printable(logging.Formatter):
+    """Lets nothing into the log that a terminal would take for a command, be it in a message or in a trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _log_to_stderr(verbose: bool) -> None:
     # The journal of systemd has times and names of its own.
     form = "%(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, format=form, level=logging.DEBUG if verbose else logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable(form))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
     for chatty in ("watchdog", "gnupg"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def _keep_rights() -> None:
-    """Pass no capability on to programs that are started from here (capabilities(7), "Ambient")."""
-    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -169,10 +200,14 @@ def _reload(pipeline: Pipeline, pulse: Pulse) -> None:
         try:
             config = load(pipeline.config.file)
             preflight(config)
+            pipeline.check(config)
         except ConfigError as error:
             for line in error.errors:
                 log.error("%s", line)
             log.error("the new configuration is refused; the old one is kept")
             pipeline.refuse(error.errors)
             return
+        _log_warnings(config)
+        for line in identity.changes(config):
+            log.warning("%s", line)
         pipeline.reload(config)

@@ -8,6 +8,9 @@ Each names the one who has to act, and the pipeline has one ``except`` for each:
 * :class:`Halt`: the operator (no usable signing key, a damaged archive). Nothing is published until somebody
   has mended it; uploads still come in.
 
+:class:`Obstructed` is between the first two: one upload cannot be read at this moment, and it alone is at fault. It
+stands aside, no other waits for it, and if that lasts it is rejected.
+
 Anything else that is raised is a bug. A bug is none of these and is never caught here.
 """
 
@@ -28,6 +31,25 @@ class Rejected(Exception):
 
 class Retry(Exception):
     """The environment is at fault; the same step may succeed later with the same input."""
+
+
+class Obstructed(Exception):
+    """Something about this upload alone is in its own way; ``problem`` says what, and is told if that lasts."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(f"{problem.file}: {problem.message}" if problem.file else problem.message)
+
+
+class WorkerKilled(Obstructed):
+    """Something outside, such as the kernel when memory is short, has ended the worker that read this upload.
+
+    ``found`` is what ``problem`` says, without what to do.
+    """
+
+    def __init__(self, problem: Problem, found: str) -> None:
+        super().__init__(problem)
+        self.found = found
 
 
 class Halt(Exception):

@@ -23,6 +23,7 @@ from incomingd.journal import Journal
 from incomingd.journal.audit import Audit
 from incomingd.journal.catalogue import Catalogue, PoolFile
 from incomingd.journal.generations import Generation, Generations, IndexFile
+from incomingd.journal.kept import KeptIndexes
 from incomingd.journal.uploads import Uploads
 from incomingd.model import UploadKind
 from incomingd.places import Places
@@ -53,6 +54,7 @@ class Fsck:
         self._audit = Audit(journal)
         self._catalogue = Catalogue(journal)
         self._generations = Generations(journal)
+        self._kept = KeptIndexes(journal)
         self._uploads = Uploads(journal)
         self._begin = progress.begin
         self._deep = deep
@@ -114,6 +116,7 @@ class Fsck:
         for file in stored:
             yield from self._index(folder, file)
             step()
+        yield from self._superseded(suite.name)
         if self._deep:
             yield from self._content(suite, folder, current)
 
@@ -132,8 +135,7 @@ class Fsck:
 
     def _index(self, folder: Path, file: IndexFile) -> Iterator[str]:
         path = folder / file.path
-        by_hash = path.parent / "by-hash" / "SHA256" / file.sha256
-        for each in (path, by_hash):
+        for each in (path, *(path.parent / "by-hash" / name for name in file.by_hash)):
             try:
                 size = each.stat().st_size
             except OSError as error:
@@ -143,6 +145,21 @@ class Fsck:
                 yield f"{each}: has {size} bytes, and its Release says {file.size}"
             elif self._deep and fsio.hash_file(each).digests.sha256 != file.sha256:
                 yield f"{each}: its bytes are not those that its Release names"
+
+    def _superseded(self, suite: str) -> Iterator[str]:
+        """What clients with an older Release may still ask for, and what lies beside it."""
+        top = self._places.by_hash(suite)
+        known = {path: one for one in self._kept.all(suite) for path in (top / one.folder / n for n in one.by_hash)}
+        there = set(_files(top))
+        step = self._begin(f"{suite}, superseded indexes", len(known))
+        for path, one in known.items():
+            if path not in there and one.superseded:
+                yield f"{path}: is missing, and a client with an older Release may ask for it; reload the daemon"
+            elif self._deep and path in there and fsio.hash_file(path).digests.sha256 != one.sha256:
+                yield f"{path}: its bytes are not those that were published; remove it and reload the daemon"
+            step()
+        for path in sorted(there - known.keys()):
+            yield f"{path}: lies under by-hash and the journal does not know it; reload the daemon"
 
     def _content(self, suite: SuiteConfig, folder: Path, current: Generation) -> Iterator[str]:
         """Each index unpacked: all its forms are the raw one, and that is what the catalogue lists."""

@@ -6,7 +6,7 @@ upper-case hex digits of an OpenPGP v4 primary key unless said otherwise.
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -14,10 +14,16 @@ from incomingd.states import Stage
 
 #: The name of an upload's directory, or of a flat upload's .changes less its ending.
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}", re.ASCII)
+#: An upload's name stays its account's for so long after its end.
+NAME_KEPT = timedelta(days=1)
 #: The name of a file inside an upload, at most 255 bytes. Everything that goes into a path has matched it.
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,254}", re.ASCII)
 #: A source or binary package's name (Debian Policy 5.6.1 and 5.6.7).
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
+#: A field of a stanza (Debian Policy 5.1): printable ASCII without blank and colon, and not # or - at the beginning.
+FIELD_NAME = re.compile(r"(?![#-])[!-9;-~]+", re.ASCII)
+#: Its value. Each line after the first begins with a blank and is not blank: dpkg and python-debian end a stanza there.
+FIELD_VALUE = re.compile(r"[^\n\r\0]*(\n[ \t]+[^ \t\n\r\0][^\n\r\0]*)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,9 @@ class CheckedChanges:
     """One .changes that passed every check that does not depend on the archive's content.
 
     ``suites`` are the suites (config tables) that its Distribution maps to. ``signed_by`` is None where it is unsigned
-    and that is allowed. ``others`` are files that are kept with it but enter no index (.buildinfo).
+    and that is allowed; ``signing_key`` is the key or subkey that made the signature, and ``made_at`` when it says it
+    was made. ``identity`` is what a replay of it is known by, however the file around the signed text is written.
+    ``others`` are files that are kept with it but enter no index (.buildinfo).
     """
 
     file: FileEntry
@@ -111,11 +119,17 @@ class CheckedChanges:
     binaries: tuple[BinaryPackage, ...]
     sources: tuple[SourcePackage, ...]
     others: tuple[FileEntry, ...]
+    identity: str
+    signing_key: str | None = None
+    made_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesSummary:
-    """What a status file says of one .changes; every field may be empty where the upload never got that far."""
+    """What a status file says of one .changes; every field may be empty where the upload never got that far.
+
+    ``sha256`` is the digest of the .changes itself, and says whose content this is.
+    """
 
     file: str
     source: str = ""
@@ -123,6 +137,7 @@ class ChangesSummary:
     distribution: str = ""
     architectures: tuple[str, ...] = ()
     signed_by: str | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +180,14 @@ class Seal:
     """What sealing one upload came to: the regular files that the daemon now owns, and what could not be taken.
 
     ``left_out`` are regular files that no .changes can list, since their names do not match :data:`FILE_NAME`; as
-    :func:`plain` shows them.
+    :func:`plain` shows them. ``absent`` says of files that are not there which account has one of that name in
+    incoming; each is named in its ``file``.
     """
 
     files: tuple[FileEntry, ...]
     problems: tuple[Problem, ...]
     left_out: tuple[str, ...] = ()
+    absent: tuple[Problem, ...] = ()
 
 
 class UploadKind(StrEnum):
@@ -195,9 +212,11 @@ class OperationKind(StrEnum):
 class Operation:
     """A publish of its own, asked for by an operator. ``suite`` is the one that changes.
 
-    ``copy`` and ``remove`` name a source package, in one version or in any; ``copy`` takes it from ``from_suite``;
-    ``rollback`` names the generation whose content the suite is to have again; ``import`` what was read, a folder's
-    name in ``state/imports``, and with ``newest`` whatever is older than another version is left out.
+    ``copy`` and ``remove`` name a source package, in one version or in any. ``copy`` takes it from ``from_suite``, and
+    with ``take_over`` whatever its binaries' names belong to. With ``forget`` the names of what ``remove`` takes away
+    are free as soon as no client can hold an index that lists them. ``rollback`` names the generation whose content the
+    suite is to have again; ``import`` what was read, a folder's name in ``state/imports``, and with ``newest`` whatever
+    is older than another version is left out.
     """
 
     kind: OperationKind
@@ -208,6 +227,30 @@ class Operation:
     generation: int | None = None
     staged: str | None = None
     newest: bool = False
+    take_over: bool = False
+    forget: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who owns an upload's directory, or its .changes: a user id, and that account's name if it has one.
+
+    ``operator``: it is a directory of root's or the daemon's own account that no one else can write. No other account
+    can put such a directory into incoming; a file of root's it can.
+    """
+
+    uid: int
+    account: str | None
+    operator: bool = False
+
+
+class Cause(StrEnum):
+    """Why an upload stands aside: one of its own files cannot be read now; the machine is at fault; or something has
+    ended the worker that checked it."""
+
+    UPLOAD = "upload"
+    MACHINE = "machine"
+    WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +283,12 @@ class Upload:
 
     ``sequence`` is given at the claim, and given anew where a delayed upload becomes due; it is the order of
     publishing. ``delay``: it was sent to the folder for uploads that wait for so many days. ``due_at`` is when that is
-    over, from the claim on; ``delayed`` until then.
+    over, from the claim on; ``delayed`` until then. ``aside``: why it stands aside, and ``aside_since`` when;
+    ``tries``: how often it was tried for that cause, also after it has returned with a new ``sequence``. ``uid`` and
+    ``account`` are the owner of its directory, or of its .changes; None where it has none (an operator's request) or
+    came before owners were kept. ``nameless``: its name is another account's, and it is reported
+    by its id only (:mod:`incomingd.journal.names`). ``superseded_by``: the newer version that was published in the same
+    generation, so that no index ever listed this one.
     """
 
     id: int
@@ -256,9 +304,16 @@ class Upload:
     delay: int | None = None
     due_at: datetime | None = None
     delayed: bool = False
+    uid: int | None = None
+    account: str | None = None
+    nameless: bool = False
+    aside: Cause | None = None
+    aside_since: datetime | None = None
+    tries: int = 0
     changes: tuple[ChangesSummary, ...] = ()
     published: Published | None = None
     already_published: bool = False
+    superseded_by: str | None = None
     warnings: tuple[Problem, ...] = ()
     problems: tuple[Problem, ...] = ()
     log: tuple[LogLine, ...] = field(default=())
@@ -285,8 +340,40 @@ def without_epoch(version: str) -> str:
     return version.split(":", 1)[-1]
 
 
+#: What apt takes from an index as said of a file itself: name, size and digests, and the digest of a description.
+_INDEX_FIELD = re.compile(r"Filename|Size|MD5sum|SHA[0-9]+|Checksum-FileSize|Description-md5", re.ASCII | re.IGNORECASE)
+
+
+def is_index_field(name: str) -> bool:
+    """True if only the archive may say this in an index: it is left out of what an upload brings."""
+    return _INDEX_FIELD.fullmatch(name) is not None
+
+
 def plain(value: Any) -> str:
-    """``value`` for a message: control characters escaped, and cut where an attacker made it long."""
+    """``value`` in a message: one line of printable characters, and cut if an attacker made it long."""
     text = str(value)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text[:200])
+    shown = _escaped(text[:200], keep="")
     return shown if len(text) <= 200 else f"{shown}… ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """A whole message as a terminal, a log or a status file may have it.
+
+    Control characters but newlines, those that turn the direction of writing, and lone surrogates are escaped, as
+    Python spells them.
+    """
+    return text if text.isprintable() else _escaped(text, keep="\n")
+
+
+def _escaped(text: str, keep: str) -> str:
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "replace").decode("ascii") for c in text
+    )
+
+
+def shown_size(size: int) -> str:
+    """``size`` bytes for people, in the units that the configuration has: ``20 GiB``."""
+    shown, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while shown >= 1024 and len(units) > 1:
+        shown, units = shown / 1024, units[1:]
+    return f"{shown:.3g} {units[0]}" if shown < 1000 else f"{shown:.0f} {units[0]}"

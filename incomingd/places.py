@@ -10,6 +10,7 @@
     state/imports/NAME/     what an import has read so far, until it is published
     state/gnupg/            signing/, the archive's home; uploaders/ and uploaders.gpg, the keyring of those trusted
     archive/dists/.generations/SUITE/N/   whole generations; dists/SUITE is a link to one
+    archive/dists/.generations/SUITE/by-hash/SECTION/   indexes by their digests; all generations link there
     status/NAME.json, by-id/ID.json, index.json
 """
 
@@ -77,9 +78,19 @@ class Places:
         return self.state / "asked-for" / str(upload_id)
 
     @property
+    def checked(self) -> tuple[Path, ...]:
+        """What check workers may read: the folders that hold the daemon's own copies."""
+        return self.state / "sealed", self.state / "asked-for"
+
+    @property
     def imports(self) -> Path:
         """What imports have read, a folder each; one that begins with ``done-`` is to be removed."""
         return self.state / "imports"
+
+    @property
+    def import_dates(self) -> Path:
+        """When the repositories were made of which the newest imports were."""
+        return self.state / "import-dates.json"
 
     def rejected(self, upload_id: int) -> Path:
         """What is kept of a failed upload."""
@@ -88,6 +99,10 @@ class Places:
     def generation(self, suite: str, number: int) -> Path:
         """One whole generation of a suite."""
         return self.archive / "dists" / ".generations" / suite / str(number)
+
+    def by_hash(self, suite: str) -> Path:
+        """What the ``by-hash`` links of all generations of a suite lead into: a folder for each section."""
+        return self.archive / "dists" / ".generations" / suite / "by-hash"
 
     def suite_link(self, suite: str) -> Path:
         """The symbolic link that clients follow."""

@@ -13,6 +13,7 @@ from incomingd import fsio
 from incomingd.config import Config
 from incomingd.intake.claim import complete_claim
 from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.intake.room import Room
 from incomingd.journal.uploads import StaleMoveError, Uploads
 from incomingd.model import Upload, UploadKind
 from incomingd.places import Places
@@ -68,4 +69,4 @@ def _clear_away(config: Config, places: Places, uploads: Uploads, still_open: se
         if upload.stage is Stage.PUBLISHED:
             discard_remains(places, upload, queue)
         elif queue is not None:
-            reject_remains(places, upload, queue)
+            reject_remains(places, upload, queue, Room())

@@ -44,11 +44,21 @@ def every() -> tuple[Rule, ...]:
     return tuple(_ALL.values())
 
 
+def of_group(group: str) -> tuple[Rule, ...]:
+    """The rules of one part of this table, by its title."""
+    return tuple(rule for rule in every() if rule.group == group)
+
+
 _section("The upload")
 BAD_UPLOAD_NAME = _rule(
     "bad-upload-name",
     "An upload's name is a letter or digit, then at most 199 letters, digits and . _ + ~ -.",
     "rename the directory and send it again",
+)
+NAME_TAKEN = _rule(
+    "name-taken",
+    "An upload's name is not that of another account's upload that is on its way or ended less than a day ago.",
+    "send it again under another name, one that no other account uses",
 )
 BAD_FILE_NAME = _rule(
     "bad-file-name",
@@ -59,6 +69,12 @@ NOT_REGULAR_FILE = _rule(
     "not-regular-file",
     "An upload holds regular files only: no links, directories, FIFOs or devices.",
     "send plain files, side by side in one directory",
+)
+FOREIGN_FILE = _rule(
+    "foreign-file",
+    "Each file of an upload belongs to the owner of its directory, in a flat upload to the owner of its .changes.",
+    "have one account write the whole upload; files of several accounts are taken from a directory that only root or "
+    "the daemon can write in",
 )
 UNREADABLE_FILE = _rule(
     "unreadable-file",
@@ -87,6 +103,11 @@ TEXT_TOO_LARGE = _rule(
     "text-too-large",
     "A .changes, .dsc or .buildinfo has at most max_text_file bytes.",
     "shorten it, or ask the operator for a higher limit",
+)
+FILE_BUSY = _rule(
+    "file-busy",
+    "Nothing keeps the daemon from reading the files of an upload.",
+    "end the program that holds it (a lease, a lock of a network file system), and send the upload again",
 )
 CHANGED_WHILE_READ = _rule(
     "changed-while-read",
@@ -155,6 +176,11 @@ EXPIRED_KEY = _rule(
 )
 REVOKED_KEY = _rule(
     "revoked-key", "Neither the key nor its signing subkey is revoked or disabled.", "sign with a key that is in force"
+)
+KEY_OF_TWO_OWNERS = _rule(
+    "key-of-two-owners",
+    "The signing key belongs to one trusted key only, as primary key or as subkey.",
+    "have the operator run incomingctl untrust for the one that it does not belong to",
 )
 WEAK_DIGEST = _rule(
     "weak-digest",
@@ -291,7 +317,15 @@ UNLISTED_FILE = _rule(
 
 _section("Distribution and rights")
 UNKNOWN_DISTRIBUTION = _rule(
-    "unknown-distribution", "Each word of Distribution maps to a suite.", "correct the changelog's distribution"
+    "unknown-distribution",
+    "Each word of Distribution maps to a suite.",
+    "name one of these in the changelog, or in incomingctl submit --suite; or have the operator add the word to the "
+    "suite's accepts",
+)
+SUITE_RETIRED = _rule(
+    "suite-retired",
+    "The suite still changes: one that is retired is served on as it is.",
+    "send it to the suite that follows, or have the operator take retired out of the suite's table",
 )
 SUITE_NOT_HERE = _rule(
     "suite-not-here",
@@ -350,6 +384,12 @@ TAR_OUTSIDE = _rule(
     "Nothing in a tarball lies outside of it; in a source's, nothing leads out of it, or is a device or a FIFO.",
     "make the tarball anew without absolute names, '..' and links that lead out",
 )
+BAD_UPSTREAM_SIGNATURE = _rule(
+    "bad-upstream-signature",
+    "An .asc beside a tarball is an OpenPGP signature, armored or binary, and nothing else.",
+    "leave it out, or take the detached signature that upstream has published",
+    "dpkg-source(1)",
+)
 UNSIGNED_DSC = _rule(
     "unsigned-dsc",
     "The .dsc is signed by a trusted key (require_dsc_signature).",
@@ -376,6 +416,16 @@ BAD_CONTROL_ARCHIVE = _rule(
     "control.tar holds exactly one control file, and opens within limits.",
     "build again with dpkg-deb, which puts one control file of at most 1 MiB there",
     "deb(5)",
+)
+STANZA_TOO_LARGE = _rule(
+    "stanza-too-large",
+    "A package has at most max_stanza bytes in an index, and in its control file or .dsc: apt reads no larger stanza.",
+    "shorten its fields, or ask the operator for a higher limit",
+)
+INDEX_FIELD = _rule(
+    "index-field",
+    "Only the archive says Filename, Size, MD5sum, SHA1, SHA256, SHA512, Checksum-FileSize and Description-md5.",
+    "they were left out of the index; remove them from debian/control (a warning)",
 )
 BAD_CONTROL_FILE = _rule(
     "bad-control-file",
@@ -418,13 +468,48 @@ FUTURE_TIMESTAMP = _rule(
 )
 
 _section("The archive, in order")
+BINARY_NOT_ALLOWED = _rule(
+    "binary-not-allowed",
+    "A key brings, and a .dsc claims, only binary packages that the key's [[uploaders]] rules name: by binaries, else "
+    "by sources, and what the suite lists already from a source that the key may upload.",
+    "have the operator do so, or rename the binary package",
+)
+BINARY_OF_OTHER_SOURCE = _rule(
+    "binary-of-other-source",
+    "A binary package that a suite lists belongs to the source that it came from; it moves to another one only if the "
+    "key may upload both.",
+    "rename the binary package, or have the operator allow the key both sources in [[uploaders]], or copy it with "
+    "incomingctl copy --take-over",
+)
+ESSENTIAL_NOT_ALLOWED = _rule(
+    "essential-not-allowed",
+    "Essential, Protected, Important, and Priority required or important are for keys whose [[uploaders]] rule has "
+    "essential = true.",
+    "build it without, or have the operator set essential = true in the rule, or copy it with incomingctl copy "
+    "--take-over",
+)
+BINARY_TAKEN_OVER = _rule(
+    "binary-taken-over",
+    "A binary package moves to another source on purpose only (told as a warning).",
+    "if that was not meant: incomingctl rollback",
+)
+ESSENTIAL_PACKAGE = _rule(
+    "essential-package",
+    "A package that apt installs or keeps unasked is brought on purpose only (told as a warning).",
+    "if that was not meant, build it without; [[uploaders]] rules say who may",
+)
 POOL_CONFLICT = _rule(
-    "pool-conflict", "A pool file's name is never given to other bytes.", "raise the version and build again"
+    "pool-conflict",
+    "A pool file's name is not given to other bytes until the file has left the pool: grace after the last index that "
+    "lists it.",
+    "raise the version and build again; what was removed frees its name when it leaves the pool (see: incomingctl "
+    "remove --forget)",
 )
 SAME_VERSION_OTHER_CONTENT = _rule(
     "same-version-other-content",
-    "A package, version and architecture have one content only.",
-    "raise the version and build again",
+    "A package, version and architecture have one content only, until its files have left the pool.",
+    "raise the version and build again; what was removed frees its name when it leaves the pool (see: incomingctl "
+    "remove --forget)",
 )
 VERSION_NOT_NEWER = _rule("version-not-newer", "A version is newer than the suite's.", "raise the version")
 MISSING_SOURCE = _rule(
@@ -437,11 +522,25 @@ MISSING_ORIG = _rule(
     "Each file of a .dsc is in the upload or in the archive.",
     "send it, too; where the .changes does not list it, build with dpkg-buildpackage -sa",
 )
-REPLAYED = _rule("replayed", "A .changes that was superseded is not published again.", "build and sign a new version")
+REPLAYED = _rule(
+    "replayed",
+    "A .changes whose packages were superseded or removed is not published again, however its armor is written.",
+    "build and sign a new version; to publish again what was removed, sign its .changes again",
+)
 NOT_IN_SUITE = _rule("not-in-suite", "What is to be copied or removed is there.", "see: incomingctl list")
 UNKNOWN_GENERATION = _rule("unknown-generation", "A rollback names an earlier generation.", "see: incomingctl history")
-POOL_FILE_GONE = _rule("pool-file-gone", "A rollback finds its pool files.", "raise [publish] grace for the future")
+POOL_FILE_GONE = _rule(
+    "pool-file-gone",
+    "A rollback finds its pool files, with the bytes that they had.",
+    "raise [publish] grace for the future",
+)
 
+BAD_INDEX_ENTRY = _rule(
+    "bad-index-entry",
+    "What a repository's index lists has its file inside of the repository, its size and its SHA256.",
+    "have its owner make the index again, or leave it out with import --keep-going",
+    "https://wiki.debian.org/DebianRepository/Format",
+)
 IMPORT_GONE = _rule(
     "import-gone", "What an import has read is there until it is published.", "run the same import again"
 )

@@ -4,11 +4,12 @@ One module for each verb, or for a few that answer the same kind of question. Ve
 ``status``) read the status folder as any script could; the others read the journal, and need the daemon's rights.
 What an operator asks for goes into the journal's queue and is done by the daemon, in order with the uploads.
 
-Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 timed out, 4 the service is halted; 130
-and 143 where SIGINT or SIGTERM ended it.
+Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 timed out, 4 the service is halted,
+5 the upload could not be sent; 130 and 143 if SIGINT or SIGTERM ended it.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import click
 
 from incomingd import __version__
-from incomingd.cli.edge import FAILED, HALTED, INTERRUPTED, USAGE, Instance
+from incomingd.cli.edge import FAILED, HALTED, INTERRUPTED, USAGE, Instance, echo
 from incomingd.errors import ConfigError, Halt, Retry
+from incomingd.model import plain, printable
 
 #: Each verb's module and function, in the order of a day's work. A module is loaded when its verb is called: all of
 #: them take 200 ms, and a CI job's ``wait`` needs two.
@@ -38,6 +40,8 @@ _VERBS = {
     "retry": ("control", "retry"),
     "hold": ("control", "hold"),
     "release": ("control", "release"),
+    "reload": ("reload", "reload"),
+    "drop-suite": ("drop", "drop_suite"),
     "trust": ("trust", "trust"),
     "untrust": ("trust", "untrust"),
     "fsck": ("fsck", "fsck"),
@@ -57,9 +61,23 @@ class _Verbs(click.Group):
         verb: click.Command = getattr(import_module(f"incomingd.cli.{module}"), function)
         return verb
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _VERBS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], _VERBS, n=1)
+            meant = f' Did you mean "{near[0]}"?' if near else ""
+            ctx.fail(f'There is no verb "{plain(args[0])}".{meant} All verbs: incomingctl --help')
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError:
+            raise  # about what the caller has typed
+        except click.ClickException as error:
+            click.echo(f"Error: {printable(error.format_message())}", err=True)
+            ctx.exit(error.exit_code)
         except ConfigError as error:
             _say(error.errors)
             ctx.exit(USAGE)
@@ -85,7 +103,7 @@ class _Verbs(click.Group):
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(f"incomingctl: {line}", err=True)
+        echo(f"incomingctl: {line}", err=True)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -101,6 +119,6 @@ def main(ctx: click.Context, file: Path | None) -> None:
     """Manage an incomingd archive: make one, follow uploads, see what is in it.
 
     Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration error, 3 timed out, 4 the service is
-    halted.
+    halted, 5 the upload could not be sent.
     """
     ctx.obj = Instance(file)

@@ -19,6 +19,7 @@ from typing import Protocol
 import click
 
 from incomingd import fsio
+from incomingd.cli.edge import NOT_SENT
 
 #: As rsync and scp tell a host from a path: a colon before any slash.
 _REMOTE = re.compile(r"(?P<host>(?:[^/:@]+@)?\[[^]/]+]|[^/:]+):(?P<path>.*)", re.DOTALL)
@@ -34,6 +35,12 @@ _PATIENCE = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax
 
 class CarrierError(click.ClickException):
     """It could not be sent, or not be followed; says what the programs said."""
+
+
+class NotSentError(CarrierError):
+    """The upload could not be sent: nothing of it is there."""
+
+    exit_code = NOT_SENT
 
 
 class Carrier(Protocol):
@@ -149,9 +156,10 @@ class _Ssh:
         try:
             copy([str(file.absolute()) for file in files], hidden)
             # Modes came along, and the daemon has to be able to read them. The folder is as the umask there has it.
+            # -T: into a directory that another account makes at this moment it must not go.
             rename = (
                 f"if test -e {new}; then echo it is there already >&2; exit 1; fi; "
-                f"chmod 644 -- {old}/* && mv -- {old} {new}"
+                f"chmod 644 -- {old}/* && mv -T -- {old} {new}"
             )
             self._checked(self._ssh(rename), f"it could not be renamed to {target}")
         except BaseException:  # also where it is interrupted: nobody else would ever remove it

@@ -15,11 +15,12 @@ import click
 
 from incomingd import codec
 from incomingd.cli.called import names, newest, upload_name
-from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json, print_table
+from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import Polled
 from incomingd.cli.sole import running, sole
 from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
 from incomingd.journal.control import Control, Hold
+from incomingd.journal.rejects import Rejects
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload, UploadKind, plain
 from incomingd.report.status import render
@@ -48,9 +49,9 @@ def hold(instance: Instance, reason: Sequence[str], as_json: bool) -> None:
     if as_json:
         print_json({"hold": _hold_shown(held)})
     else:
-        click.echo(str(held))
+        echo(str(held))
     if not _told(instance, lambda state: state in ("held", "halted")):
-        click.echo("incomingctl: what is being published now goes on; see: incomingctl status", err=True)
+        echo("incomingctl: what is being published now goes on; see: incomingctl status", err=True)
 
 
 @click.command()
@@ -69,7 +70,7 @@ def release(instance: Instance, as_json: bool) -> None:
     if as_json:
         print_json({"was_held": was_held, "waiting": waiting})
     else:
-        click.echo(f"publishing goes on; {waiting} in the queue" if was_held else "publishing was not on hold")
+        echo(f"publishing goes on; {waiting} in the queue" if was_held else "publishing was not on hold")
 
 
 def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
@@ -90,7 +91,8 @@ def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
 def queue(instance: Instance, as_json: bool) -> None:
     """Show what waits: the uploads and requests in the order in which they will be published.
 
-    Those that are still being received follow, without a position, and then delayed ones, as they become due.
+    Those that are still being received follow, without a position, then those that stand aside, and then delayed ones,
+    as they become due.
     """
     journal = instance.journal()
     try:
@@ -103,25 +105,25 @@ def queue(instance: Instance, as_json: bool) -> None:
         print_json({"hold": _hold_shown(held), "uploads": [_shown(upload, ahead) for upload, ahead in rows]})
         return
     if held:
-        click.echo(str(held))
+        echo(str(held))
     print_table(
         ("POSITION", "ID", "NAME", "QUEUE", "STAGE", "SINCE", "DUE"),
         (
             (
-                *(ahead, upload.id, upload.name, upload.queue or upload.kind, upload.stage, _since(upload)),
+                *(ahead, upload.id, upload.name, upload.queue or upload.kind, _stage(upload), _since(upload)),
                 _seconds(upload.due_at) if upload.due_at else None,
             )
             for upload, ahead in rows
         ),
     )
     if not rows:
-        click.echo("nothing waits")
+        echo("nothing waits")
 
 
 def _with_positions(waiting: Iterable[Upload]) -> Iterable[tuple[Upload, int | None]]:
     ahead = 0
     for upload in waiting:
-        if upload.sequence is None or upload.delayed:
+        if upload.sequence is None or upload.delayed or upload.aside:
             yield upload, None
         else:
             yield upload, ahead
@@ -136,6 +138,10 @@ def _shown(upload: Upload, ahead: int | None) -> dict[str, Any]:
     shown = render(upload, ahead)
     del shown["log"]
     return shown
+
+
+def _stage(upload: Upload) -> str:
+    return f"{upload.stage}, aside" if upload.aside else str(upload.stage)
 
 
 def _since(upload: Upload) -> str:
@@ -169,10 +175,10 @@ def cancel(ctx: click.Context, instance: Instance, name: str, reason: str, as_js
         finally:
             journal.close()
     if now is None:
-        click.echo(f"incomingctl: {_unknown(instance, upload_name(name))}", err=True)
+        echo(f"incomingctl: {_unknown(instance, upload_name(name))}", err=True)
         ctx.exit(FAILED)
     if ended is None:
-        click.echo(f"incomingctl: {now}: too late, it is {now.stage} already", err=True)
+        echo(f"incomingctl: {now}: too late, it is {now.stage} already", err=True)
         ctx.exit(FAILED)
     if not alone:
         running(instance.places, wake=True)
@@ -180,7 +186,7 @@ def cancel(ctx: click.Context, instance: Instance, name: str, reason: str, as_js
     if as_json:
         print_json(_shown(now, None))
     else:
-        click.echo(f"{now}: cancelled")
+        echo(f"{now}: cancelled")
 
 
 def _open_upload(uploads: Uploads, name: str) -> Upload | None:
@@ -223,18 +229,24 @@ def retry(ctx: click.Context, instance: Instance, name: str, as_json: bool) -> N
     finally:
         journal.close()
     if old is None:
-        click.echo(f"incomingctl: {_unknown(instance, known)}", err=True)
+        echo(f"incomingctl: {_unknown(instance, known)}", err=True)
         ctx.exit(FAILED)
     if old.stage not in (Stage.REJECTED, Stage.CANCELLED, Stage.ABANDONED):
-        click.echo(f"incomingctl: {old}: it is {old.stage}; only what FAILED can be sent in again", err=True)
+        aside = "; it stands aside and is tried again by itself" if old.aside else ""
+        echo(f"incomingctl: {old}: it is {old.stage}; only what FAILED can be sent in again{aside}", err=True)
         ctx.exit(FAILED)
     if old.kind is not UploadKind.OPERATION:
         _await_kept(instance, old)
     sent = send_again(instance.config, instance.places, old)
+    journal = instance.journal(writing=True)
+    try:
+        Rejects(journal).forget([old.id])
+    finally:
+        journal.close()
     if as_json:
         print_json({"name": sent, "retry_of": old.id})
     else:
-        click.echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
+        echo(f"{old}: sent in again as {sent}; follow it with: incomingctl wait {sent}")
 
 
 def _await_kept(instance: Instance, old: Upload) -> None:

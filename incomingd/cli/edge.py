@@ -1,7 +1,6 @@
 """What every verb stands on: the instance that it is about, exit codes, and how facts are printed."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from incomingd import fsio
 from incomingd.config import Config
 from incomingd.config.reader import find, load
 from incomingd.errors import ConfigError
+from incomingd.model import printable
 from incomingd.places import Places
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from incomingd.journal import Journal
 
-FAILED, USAGE, TIMED_OUT, HALTED = 1, 2, 3, 4
+FAILED, USAGE, TIMED_OUT, HALTED, NOT_SENT = 1, 2, 3, 4, 5
 #: As of every program that SIGINT ends, and what shells say of one that SIGTERM did.
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -45,11 +46,8 @@ class Instance:
 
     def become_owner(self) -> None:
         """Go on as the state folder's owner where root calls: the daemon could not read the files that root makes."""
-        state = self.places.state
-        if os.geteuid() == 0 and state.exists() and (owner := state.stat()).st_uid != 0:
-            os.setgroups([])
-            os.setgid(owner.st_gid)
-            os.setuid(owner.st_uid)
+        if self.places.state.exists():
+            fsio.become_owner(self.places.state)
 
     def journal(self, *, writing: bool = False) -> "Journal":
         """The journal, to be read only but for ``writing``; opened as its owner, since sqlite makes files beside it.
@@ -75,9 +73,17 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def echo(message: str, *, err: bool = False) -> None:
+    """Print lines for people. What an upload or a key says in them moves no cursor and turns no text around."""
+    click.echo(printable(message), err=err)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    """One JSON document; what is not printable is escaped as JSON has it, so that it is read back unchanged."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    click.echo(text)
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -96,6 +102,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
     table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     if table.row_count:
         console().print(table)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from incomingd.cli.edge import FAILED, Instance, console, json_option, needs_instance, print_json
+from incomingd.cli.edge import FAILED, Instance, console, echo, json_option, needs_instance, print_json
 from incomingd.fsck import Fsck, Progress
 
 
@@ -29,8 +29,8 @@ def fsck(ctx: click.Context, instance: Instance, deep: bool, as_json: bool) -> N
         print_json({"faults": list(found)})
     else:
         for fault in found:
-            click.echo(fault)
-        click.echo(f"{len(found)} fault{'' if len(found) == 1 else 's'}", err=True)
+            echo(fault)
+        echo(f"{len(found)} fault{'' if len(found) == 1 else 's'}", err=True)
     ctx.exit(FAILED if found else 0)
 
 

@@ -5,34 +5,34 @@ where it stood when the same command is given again.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import sys
-import time
+import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import FAILED, Instance, console, needs_instance
+from incomingd.cli.edge import FAILED, Instance, echo, needs_instance
+from incomingd.cli.progress import progress
 from incomingd.cli.requests import ask, await_end, check_suite, waiting_options
-from incomingd.config import SuiteConfig
 from incomingd.errors import ConfigError, Retry
-from incomingd.importing import tree
+from incomingd.importing import tree, workspace
 from incomingd.importing.load import load
 from incomingd.importing.reading import Task
-from incomingd.importing.repository import Repository, is_address
+from incomingd.importing.release import Wanted
+from incomingd.importing.remote import HOST, Server, place
+from incomingd.importing.repository import Contents, Repository
 from incomingd.journal.staging import Origin, Staging
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Operation, OperationKind, Upload, UploadKind
 
 #: More problems than anybody reads at once.
 _SHOWN = 50
-#: Seconds between two lines of progress where there is no terminal.
-_LINE_EVERY = 10.0
 
 
 @click.command("import")
@@ -41,10 +41,23 @@ _LINE_EVERY = 10.0
 @click.option("--newest", is_flag=True, help="Of several versions take the newest, and leave the others out.")
 @click.option("--link", is_flag=True, help="Link files instead of copying them; nobody may change them afterwards.")
 @click.option("--from-repo", metavar="PATH|URL", help="Take what a repository lists, by its signed indexes.")
-@click.option("--from-suite", metavar="SUITE", help="The suite of --from-repo, where it has another name.")
+@click.option("--from-suite", metavar="SUITE", help="The suite of --from-repo, if it has another name.")
 @click.option(
     "--keyring", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The keys of --from-repo's owner."
 )
+@click.option(
+    "--release-name", metavar="NAME", help="Suite or Codename in the Release of --from-repo, if not its suite's name."
+)
+@click.option("--ignore-valid-until", is_flag=True, help="Take a repository whose Valid-Until is over.")
+@click.option(
+    "--allow-host",
+    "allowed",
+    metavar="HOST",
+    multiple=True,
+    callback=lambda _, __, hosts: _hosts(hosts),
+    help="Another host to which the server of --from-repo may redirect (HOST or HOST:PORT); may be given again.",
+)
+@click.option("--keep-going", is_flag=True, help="Name what cannot be imported, leave it out, and import the rest.")
 @click.argument("paths", metavar="[PATH]…", nargs=-1, type=click.Path(path_type=Path))
 @waiting_options
 @needs_instance
@@ -59,6 +72,10 @@ def import_(
     from_repo: str | None,
     from_suite: str | None,
     keyring: Path | None,
+    release_name: str | None,
+    ignore_valid_until: bool,
+    allowed: tuple[str, ...],
+    keep_going: bool,
     paths: Sequence[Path],
     no_wait: bool,
     timeout: float | None,
@@ -77,20 +94,61 @@ def import_(
         raise click.UsageError("name either PATHs or one --from-repo.")
     if from_repo and keyring is None:
         raise click.UsageError("--from-repo needs --keyring: the public keys that the repository is signed with.")
-    instance.journal().close()  # as its owner from here on; says so where there is none, or where it may not be read
-    there = from_suite or suite
-    base = from_repo if from_repo is None or is_address(from_repo) else os.path.realpath(from_repo)
-    name = _name(suite, component or "", str(newest), base or "", there, *map(os.path.realpath, paths))
+    instance.journal().close()  # as its owner from here on; says so if there is none, or if it may not be read
+    there, where = from_suite or suite, place(from_repo, allowed) if from_repo else None
+    base = where.base if where else ""
+    name = _name(suite, component or "", str(newest), base, there, *map(os.path.realpath, paths))
+    now = datetime.now(UTC)
+    task = Task(
+        config=instance.config,
+        suite=into,
+        component=component,
+        folder=instance.places.imports / name,
+        link=link,
+        now=now,
+        keyring=instance.places.uploaders_home,
+        server=where if isinstance(where, Server) else None,
+    )
 
-    def find(task: Task) -> list[Origin]:
-        if base is None or keyring is None:
-            return tree.find(paths)
-        return Repository(base, there).origins(keyring, task.suite, task.now)
+    def find(task: Task) -> Contents:
+        if where is None or keyring is None:
+            return Contents(origins=tree.find(paths), faults=[])
+        wanted = Wanted(
+            name=there if release_name is None else release_name,
+            keyring=keyring,
+            now=now,
+            ignore_valid_until=ignore_valid_until,
+        )
+        contents = Repository(where, there).contents(wanted, into, task.folder)
+        _compare_date(instance, f"{base} {there}", contents)
+        return contents
 
     asked = _asked_for(instance, name)
     if asked is None:
-        asked = _read_and_ask(instance, name, into, component, find, newest=newest, link=link)
+        asked = _read_and_ask(instance, name, task, find, newest=newest, keep_going=keep_going)
     ctx.exit(FAILED if asked is None else await_end(instance, asked, no_wait=no_wait, timeout=timeout, as_json=as_json))
+
+
+def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise click.BadParameter(f"{host} is not HOST or HOST:PORT")
+    return hosts
+
+
+def _compare_date(instance: Instance, repository: str, contents: Contents) -> None:
+    """Say so if the repository is older than it was: someone may have put an old copy in its place."""
+    file, date = instance.places.import_dates, contents.date
+    if date is None:
+        return
+    known = workspace.date_of(file, repository)
+    if known and date < known:
+        echo(
+            f"incomingctl: warning: the Release is of {date:%Y-%m-%d %H:%M} UTC, and one of {known:%Y-%m-%d %H:%M} UTC "
+            "was read before: the repository was set back, or the server answers with an old copy",
+            err=True,
+        )
+    workspace.note_date(file, repository, date)
 
 
 def _name(suite: str, *words: str) -> str:
@@ -103,115 +161,84 @@ def _asked_for(instance: Instance, name: str) -> Upload | None:
     """The request of this import, where it waits to be done."""
     journal = instance.journal()
     try:
-        found = Uploads(journal).newest(name)
+        waiting = Uploads(journal).open()
     finally:
         journal.close()
-    waits = found is not None and found.kind is UploadKind.OPERATION and not found.stage.ended
-    return found if waits else None
+    return next((one for one in waiting if one.kind is UploadKind.OPERATION and one.name == name), None)
 
 
 def _read_and_ask(
     instance: Instance,
     name: str,
-    suite: SuiteConfig,
-    component: str | None,
-    find: Callable[[Task], list[Origin]],
+    task: Task,
+    find: Callable[[Task], Contents],
     *,
     newest: bool,
-    link: bool,
+    keep_going: bool,
 ) -> Upload | None:
-    """Read what ``find`` finds and put the request into the queue; None where there are problems, which were told."""
-    folder = instance.places.imports / name
-    fsio.make_directories(folder, 0o700)
-    task = Task(
-        config=instance.config,
-        suite=suite,
-        component=component,
-        folder=folder,
-        link=link,
-        now=datetime.now(UTC),
-        keyring=instance.places.uploaders_home,
-    )
-    with _alone(folder):
-        staging = Staging(folder)
-        try:
-            if not _read(task, staging, find(task)):
-                return None
-        finally:
-            staging.close()
-        fsio.sync_file_systems([folder])
-        operation = Operation(kind=OperationKind.IMPORT, suite=suite.name, staged=name, newest=newest)
+    """Read what ``find`` finds and put the request into the queue; None if there are problems, which were told."""
+    workspace.remove_given_up(instance.places.imports, lambda one: _asked_for(instance, one) is not None)
+    with workspace.alone(task.folder):
+        with _ended_by_signals(), workspace.staged(task.folder) as staging:
+            contents = find(task)
+            ready = _read(task, staging, contents, keep_going=keep_going)
+        if not ready:
+            return None
+        fsio.sync_file_systems([task.folder])
+        operation = Operation(kind=OperationKind.IMPORT, suite=task.suite.name, staged=name, newest=newest)
         return ask(instance, name, operation)
 
 
-def _read(task: Task, staging: Staging, origins: Sequence[Origin]) -> bool:
-    """Read what was not read yet; False where there are problems, or nothing at all, and people were told."""
+def _read(task: Task, staging: Staging, contents: Contents, *, keep_going: bool) -> bool:
+    """Read what was not read yet; False if there are problems, or nothing at all, and people were told."""
+    origins = contents.origins
     todo = staging.keep(origins)
     if len(todo) < len(origins):
-        click.echo(f"{len(origins) - len(todo)} of {len(origins)} packages were read before", err=True)
-    with _progress(len(todo)) as done:
+        echo(f"{len(origins) - len(todo)} of {len(origins)} packages were read before", err=True)
+    _check_room(task, todo)
+    with progress(len(todo)) as done:
         load(task, staging, todo, done)
+    for origin, warning in staging.warnings(_SHOWN):
+        echo(f"{origin}: warning: {warning.message} [{warning.code}]", err=True)
     count, problems = staging.problems(_SHOWN)
-    for origin, problem in problems:
-        click.echo(f"{origin}: {problem.message} [{problem.code}]")
-    if count:
-        click.echo(f"incomingctl: {count} of {len(origins)} packages cannot be imported; nothing was changed", err=True)
-    elif not origins:
-        click.echo("incomingctl: there is no .deb and no .dsc; nothing was changed", err=True)
-    return bool(origins) and not count
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One at a time: the same import twice at once would read everything twice."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise Retry("this very import is running already") from error
-    finally:
-        os.close(fd)
-
-
-# -- progress ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how far it is and how long it will take: a bar on a terminal, else a line now and then."""
+    count += len(contents.faults)
+    for origin, problem in [*contents.faults, *problems][:_SHOWN]:
+        echo(f"{origin}: {problem.message} [{problem.code}]")
+    total = len(origins) + len(contents.faults)
     if not total:
-        yield lambda _: None
-    elif sys.stderr.isatty():
-        with _bar(total) as advance:
-            yield advance
-    else:
-        yield _Lines(total).advance
+        echo("incomingctl: there is no .deb and no .dsc; nothing was changed", err=True)
+        return False
+    if not count:
+        return True
+    if keep_going and count < total:
+        echo(f"incomingctl: {count} of {total} packages cannot be imported and are left out", err=True)
+        staging.drop_refused()
+        return True
+    echo(f"incomingctl: {count} of {total} packages cannot be imported; nothing was changed", err=True)
+    return False
+
+
+def _check_room(task: Task, todo: Sequence[Origin]) -> None:
+    """A signed index can list more than any disk has: that is told before the disk is full. Raises ``Retry``."""
+    wanted, free = sum(origin.size for origin in todo), shutil.disk_usage(task.folder).free
+    if wanted > free and not task.link:
+        raise Retry(f"the packages have {wanted} bytes, and {task.folder} has room for {free}; make room first")
 
 
 @contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end it as Ctrl-C does, so that what it has half read is removed."""
+    before = {
+        number: signal.signal(number, _ended)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL  # nohup has SIGHUP ignored
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True)) as shown:
-        bar = shown.add_task("reading", total=total)
-        yield lambda count: shown.advance(bar, count)
 
-
-class _Lines:
-    """Progress for a log."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._count = total, 0
-        self._started = self._told = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        self._count += count
-        now = time.monotonic()
-        if now - self._told < _LINE_EVERY and self._count < self._total:
-            return
-        self._told = now
-        left = (now - self._started) / self._count * (self._total - self._count)
-        about = f", about {left:.0f} s left" if self._count < self._total else ""
-        click.echo(f"read {self._count} of {self._total} packages{about}", err=True)
+def _ended(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -14,15 +14,16 @@ from typing import BinaryIO
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import json_option, print_json
-from incomingd.cli.trust import trust_key
+from incomingd.cli.edge import echo, json_option, print_json
+from incomingd.cli.trust import trust_key, warn
 from incomingd.config.reader import load, parse
 from incomingd.config.values import BadValueError, fingerprint
 from incomingd.errors import ConfigError
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
 from incomingd.publish.sign import Signer
-from incomingd.verify.keyring import Keyring, Uploader
+from incomingd.verify.keyring import Keyring
+from incomingd.verify.keys import Uploader
 
 _TOML = """\
 # An incomingd archive. docs/config.md has every setting; after a change: incomingd --check-config, then reload.
@@ -94,6 +95,7 @@ def init(
     trusted = [key for keyfile in keyfiles for key in trust_key(keyring, keyfile)]
     fsio.write_durable(file, text(_signing_key(places, signing_key, folder.name)).encode())
     Pipeline(load(file)).run_once()
+    warn(trusted, load(file).archive.signing_keys)
     if as_json:
         print_json(_facts(places, file, trusted))
     else:
@@ -168,9 +170,9 @@ def _print_next_steps(places: Places, file: Path, suite: str, trusted: Sequence[
     components = " ".join(places.config.suites[0].components)
     signed_by = f"[signed-by={places.archive / 'archive-keyring.asc'}]"
     who = ", ".join(key.primary.fingerprint for key in trusted)
-    click.echo(f"made {file}")
-    click.echo(f"  run it       incomingd --config {file}")
-    click.echo(f"  drop here    {places.config.queues[0].path}")
-    click.echo(f"  look here    {places.status}, or: incomingctl --config {file} status")
-    click.echo(f"  apt source   deb {signed_by} file:{places.archive} {suite} {components}")
-    click.echo(f"  may upload   {who or f'nobody yet: incomingctl --config {file} trust KEYFILE'}")
+    echo(f"made {file}")
+    echo(f"  run it       incomingd --config {file}")
+    echo(f"  drop here    {places.config.queues[0].path}")
+    echo(f"  look here    {places.status}, or: incomingctl --config {file} status")
+    echo(f"  apt source   deb {signed_by} file:{places.archive} {suite} {components}")
+    echo(f"  may upload   {who or f'nobody yet: incomingctl --config {file} trust KEYFILE'}")

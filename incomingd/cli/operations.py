@@ -19,6 +19,9 @@ def _source_and_version(given: str) -> tuple[str, str | None]:
 @click.argument("source", metavar="SOURCE[=VERSION]")
 @click.argument("from_suite", metavar="FROM")
 @click.argument("to_suite", metavar="TO")
+@click.option(
+    "--take-over", is_flag=True, help="Move binary packages here from other sources, and copy essential ones, too."
+)
 @waiting_options
 @needs_instance
 @click.pass_context
@@ -28,13 +31,15 @@ def copy(
     source: str,
     from_suite: str,
     to_suite: str,
+    take_over: bool,
     no_wait: bool,
     timeout: float | None,
     as_json: bool,
 ) -> None:
     """Copy a source package and its binaries from one suite to another.
 
-    Nothing is copied over something newer. Exits as wait does.
+    Nothing is copied over something newer. A binary package that TO lists from another source stays with that source,
+    unless the key that brought SOURCE may upload both to TO, or --take-over is given. Exits as wait does.
     """
     name, version = _source_and_version(source)
     operation = Operation(
@@ -43,6 +48,7 @@ def copy(
         from_suite=check_suite(instance, from_suite),
         source=name,
         version=version,
+        take_over=take_over,
     )
     asked = ask(instance, f"copy-{source}-to-{to_suite}", operation)
     ctx.exit(await_end(instance, asked, no_wait=no_wait, timeout=timeout, as_json=as_json))
@@ -51,18 +57,34 @@ def copy(
 @click.command()
 @click.argument("source", metavar="SOURCE[=VERSION]")
 @click.argument("suite")
+@click.option("--forget", is_flag=True, help="Free its names after [publish] index_grace, not only after grace.")
 @waiting_options
 @needs_instance
 @click.pass_context
 def remove(
-    ctx: click.Context, instance: Instance, source: str, suite: str, no_wait: bool, timeout: float | None, as_json: bool
+    ctx: click.Context,
+    instance: Instance,
+    source: str,
+    suite: str,
+    forget: bool,
+    no_wait: bool,
+    timeout: float | None,
+    as_json: bool,
 ) -> None:
     """Remove a source package and its binaries from a suite.
 
-    Its files stay in the pool for the grace time, and as long as another suite lists them. Exits as wait does.
+    Its files stay in the pool for the grace time, and as long as another suite lists them. After that, other content
+    may have their names. --forget counts for all that no suite lists any more, also if it was removed before. Exits as
+    wait does.
     """
     name, version = _source_and_version(source)
-    operation = Operation(kind=OperationKind.REMOVE, suite=check_suite(instance, suite), source=name, version=version)
+    operation = Operation(
+        kind=OperationKind.REMOVE,
+        suite=check_suite(instance, suite),
+        source=name,
+        version=version,
+        forget=forget,
+    )
     asked = ask(instance, f"remove-{source}-from-{suite}", operation)
     ctx.exit(await_end(instance, asked, no_wait=no_wait, timeout=timeout, as_json=as_json))
 

@@ -6,7 +6,7 @@ import click
 
 from incomingd import codec
 from incomingd.cli.called import newest, upload_name
-from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json, print_table
+from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.status import print_upload
 from incomingd.config import Config
 from incomingd.errors import ConfigError
@@ -93,9 +93,7 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
     upload = None if version else newest(Uploads(journal), upload_name(name))
     packages = Queries(journal).provenance(name, version)
     if upload is None and not packages:
-        click.echo(
-            f"incomingctl: no upload and no package is called {' '.join(filter(None, (name, version)))}", err=True
-        )
+        echo(f"incomingctl: no upload and no package is called {' '.join(filter(None, (name, version)))}", err=True)
         ctx.exit(FAILED)
     if as_json:
         shown = render(upload, None) if upload else None
@@ -108,13 +106,15 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
 
 
 def _print_package(package: Provenance) -> None:
-    click.echo(f"{package.name} {package.version} {package.architecture}, of {package.source} {package.source_version}")
+    echo(f"{package.name} {package.version} {package.architecture}, of {package.source} {package.source_version}")
     came = f"upload {package.upload_name}#{package.upload_id}" if package.upload_id else "an import"
     signed = f", signed by {', '.join(package.signed_by)}" if package.signed_by else ""
-    click.echo(f"  since {package.added_at} from {came}{signed}")
-    click.echo(f"  in {', '.join(package.suites) or 'no suite any more'}")
+    echo(f"  since {package.added_at} from {came}{signed}")
+    echo(f"  in {', '.join(package.suites) or 'no suite any more'}")
+    if package.lost:
+        echo("  its name or that of one of its files has other content since")
     for file in package.files:
-        click.echo(f"  {file}")
+        echo(f"  {file}")
 
 
 @click.command()
@@ -130,12 +130,12 @@ def history(instance: Instance, suites: Sequence[str], package: str | None, limi
         print_json(codec.plain_data(found))
         return
     for entry in found:
-        click.echo(f"{entry.at}  {entry.suite} generation {entry.generation}: {entry.reason}")
+        echo(f"{entry.at}  {entry.suite} generation {entry.generation}: {entry.reason}")
         lines = list(_change_lines(entry))
         for line in lines[:_CHANGES_SHOWN]:
-            click.echo(f"    {line}")
+            echo(f"    {line}")
         if len(lines) > _CHANGES_SHOWN:
-            click.echo(f"    and {len(lines) - _CHANGES_SHOWN} more; --json has them all, --package those of one")
+            echo(f"    and {len(lines) - _CHANGES_SHOWN} more; --json has them all, --package those of one")
 
 
 def _change_lines(entry: HistoryEntry) -> Iterator[str]:

@@ -1,15 +1,27 @@
 """What ``incomingctl submit`` sends: files, and the .changes that list them, as dpkg-genchanges and debsign make them.
 
-A .changes that is given goes with all that it lists. Packages without one get one for each source version among them.
+A .changes that is given goes with all that it lists. Packages without one get one for each source version among them:
+
+* A package is sent under the name that its control file gives it, Package_Version_Architecture, whatever it is called.
+* Section and Priority are those of the package; if it has none, or none of one word, the defaults of the archive.
+* Maintainer is that of the package; if that is no address, the user id of the key that signs, else $DEBEMAIL, $EMAIL.
+
 Nothing that is given is changed: what is written or signed is written into a folder of the parcel's own.
 """
 
 import filecmp
+import getpass
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +30,8 @@ import gnupg
 from debian.deb822 import Changes, Deb822, Dsc
 from debian.debfile import DebFile
 
-from incomingd.model import plain, without_epoch
+from incomingd import fsio
+from incomingd.model import FILE_NAME, plain, without_epoch
 
 BINARIES = (".deb", ".udeb", ".ddeb")
 _GIVEN = (".changes", *BINARIES, ".dsc", ".buildinfo")
@@ -26,8 +39,10 @@ _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _DIGESTS = (("Checksums-Sha1", "sha1"), ("Checksums-Sha256", "sha256"))
 
 _S = TypeVar("_S", bound=Deb822)
-#: Clear-signs a text.
-Sign = Callable[[bytes], bytes]
+#: What a package that says nothing of these is listed with.
+_SECTION, _PRIORITY = "misc", "optional"
+#: A name with an address, or an address alone (Debian Policy 5.6.2).
+_ADDRESS = re.compile(r"[^<>\n]*<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+")
 
 
 class ParcelError(click.ClickException):
@@ -47,21 +62,30 @@ class Parcel:
         return sum(file.stat().st_size for file in self.files)
 
 
-def signer(key: str) -> Sign:
-    """Signs with ``key`` of the keyring of whoever runs this; gpg's agent may ask for a passphrase."""
-    gpg = gnupg.GPG()
+class Signer:
+    """Signs with ``key`` of the caller's own keyring; gpg's agent may ask for a passphrase."""
 
-    def sign(text: bytes) -> bytes:
-        # Not keyid: gpg takes that as a default, and another key where it has no such one.
-        signed = gpg.sign(text, clearsign=True, extra_args=["--local-user", key])
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._gpg = gnupg.GPG()
+
+    def sign(self, text: bytes) -> bytes:
+        """``text``, clear-signed. Raises :class:`ParcelError`."""
+        # Not keyid: gpg takes that as a default, and another key if it has no such one.
+        signed = self._gpg.sign(text, clearsign=True, extra_args=["--local-user", self._key])
         if not signed.data or not signed.fingerprint:
-            raise ParcelError(f"gpg cannot sign with {plain(key)}: {signed.status or 'it has no such secret key'}")
+            raise ParcelError(
+                f"gpg cannot sign with {plain(self._key)}: {signed.status or 'it has no such secret key'}"
+            )
         return bytes(signed.data)
 
-    return sign
+    def address(self) -> str:
+        """The first user id of the key that is an address; empty if it has none."""
+        found = (user for key in self._gpg.list_keys(True, keys=[self._key]) for user in key["uids"])
+        return next((user for user in found if _ADDRESS.fullmatch(user)), "")
 
 
-def pack(given: Sequence[Path], suite: str | None, sign: Sign | None, folder: Path) -> Parcel:
+def pack(given: Sequence[Path], suite: str | None, signer: Signer | None, folder: Path) -> Parcel:
     """The parcel of these files, or of what is in one directory. ``folder`` is empty, and takes what has to be made."""
     files = _chosen(given)
     changes = [file for file in files if file.suffix == ".changes"]
@@ -69,18 +93,20 @@ def pack(given: Sequence[Path], suite: str | None, sign: Sign | None, folder: Pa
         if suite is not None:
             raise click.UsageError("--suite is for packages without a .changes; this one says itself where it is to go")
         listed = dict.fromkeys(file for one in changes for file in _listed(one, Changes(one.read_bytes())))
-        written = [_signed_copy(one, sign, folder) for one in changes]
+        written = [_signed_copy(one, signer, folder) for one in changes]
     else:
         if suite is None:
             raise click.UsageError("there is no .changes; name the suite that the packages are for with --suite")
-        sources = [_signed_copy(file, sign, folder) for file in files if file.suffix == ".dsc"]
-        others = [file for file in files if file.suffix != ".dsc"]
+        sources = [_signed_copy(file, signer, folder) for file in files if file.suffix == ".dsc"]
+        others = [
+            _well_named(file, folder) if file.suffix in BINARIES else file for file in files if file.suffix != ".dsc"
+        ]
         beside = [one for file in files if file.suffix == ".dsc" for one in _listed(file, Dsc(file.read_bytes()))]
         listed = dict.fromkeys((*others, *beside, *sources))
-        groups = _groups(list(listed))
+        groups = _groups(list(listed), _Sender(signer))
         for file in listed.keys() - {file for group in groups for file, _, _ in group.files}:
             raise ParcelError(f"{file}: belongs to none of the packages; leave it out, or name its package too")
-        written = [_write(group, suite, sign, folder) for group in groups]
+        written = [_write(group, suite, signer, folder) for group in groups]
     whole = _each_once((*(file for file in listed if file not in changes), *written))
     return Parcel(files=whole, stem=written[0].stem)
 
@@ -99,6 +125,7 @@ def _chosen(given: Sequence[Path]) -> list[Path]:
             files[path] = None
         else:
             raise ParcelError(f"{path}: is none of {', '.join(_GIVEN)}; what a .changes or .dsc lists goes with it")
+    _check_links(files)
     if any(file.suffix == ".changes" for file in files):
         return list(files)
     if all(file.suffix == ".buildinfo" for file in files):
@@ -115,16 +142,32 @@ def _listed(file: Path, stanza: Deb822) -> list[Path]:
     missing = [path for path in found if not path.is_file() and ".orig" not in path.name]
     if missing:
         raise ParcelError(f"{file}: lists {missing[0].name}, which is not beside it; build again, or copy it there")
-    return [path for path in found if path.is_file()]
+    there = [path for path in found if path.is_file()]
+    _check_links(there)
+    return there
 
 
-def _signed_copy(file: Path, sign: Sign | None, folder: Path) -> Path:
-    """``file`` itself, where it is signed or nobody is to sign it."""
+def _check_links(files: Iterable[Path]) -> None:
+    """Raises :class:`ParcelError` for a link by which another account would have one of the caller's files sent.
+
+    A link counts if it belongs to the caller, to root, or to the account whose file it leads to.
+    """
+    for file in files:
+        link = file.lstat()
+        if link.st_uid not in (os.geteuid(), 0, file.stat().st_uid):
+            raise ParcelError(
+                f"{file}: is a link that uid {link.st_uid} has made to a file of another account; if it is the one "
+                "that you mean, copy it there"
+            )
+
+
+def _signed_copy(file: Path, signer: Signer | None, folder: Path) -> Path:
+    """``file`` itself if it is signed already, or is to stay unsigned."""
     text = file.read_bytes()
-    if sign is None or text.startswith(_SIGNED):
+    if signer is None or text.startswith(_SIGNED):
         return file
     copy = folder / file.name
-    copy.write_bytes(sign(text))
+    copy.write_bytes(signer.sign(text))
     return copy
 
 
@@ -153,7 +196,7 @@ class _Group:
     files: tuple[tuple[Path, str, str], ...]
 
 
-def _groups(files: list[Path]) -> list[_Group]:
+def _groups(files: list[Path], sender: "_Sender") -> list[_Group]:
     """By source and version, in the order in which they were given."""
     controls = {file: _control(file) for file in files if file.suffix in BINARIES}
     sources = {file: _stanza(file, Dsc(file.read_bytes())) for file in files if file.suffix == ".dsc"}
@@ -170,7 +213,7 @@ def _groups(files: list[Path]) -> list[_Group]:
             _Group(
                 source=source,
                 version=version,
-                maintainer=(dsc or debs)[0].get("Maintainer", ""),
+                maintainer=_maintainer((dsc or debs)[0], sender),
                 architectures=(*(["source"] if dsc else []), *dict.fromkeys(deb["Architecture"] for deb in debs)),
                 binaries=tuple(debs),
                 files=tuple((file, *_place(file, controls, dsc)) for file in mine),
@@ -180,18 +223,55 @@ def _groups(files: list[Path]) -> list[_Group]:
 
 
 def _control(file: Path) -> Deb822:
+    text = _control_file(file)
+    try:
+        return _stanza(file, Deb822(text))
+    except ValueError as error:
+        raise ParcelError(f"{file}: its control file cannot be read: {plain(error)}; build it again") from error
+
+
+def _control_file(file: Path) -> bytes:
+    """The control file of a package: by dpkg-deb if it is installed, since it reads whatever dpkg installs."""
+    if shutil.which("dpkg-deb"):
+        answer = subprocess.run(["dpkg-deb", "--info", file.absolute(), "control"], capture_output=True, check=False)
+        if answer.returncode == 0:
+            return answer.stdout
+        raise ParcelError(f"{file}: is no Debian package that dpkg-deb can read: {_last_line(answer.stderr)}")
     try:
         with DebFile(str(file)) as deb:
-            control = deb.debcontrol()
+            content = deb.control.get_content("control")
     except Exception as error:  # of many kinds: of python-debian, tarfile, lzma …
-        raise ParcelError(f"{file}: is no Debian package that can be read ({error}); build it again") from error
-    return _stanza(file, control)
+        raise ParcelError(f"{file}: is no Debian package that can be read ({plain(error)}); build it again") from error
+    return content.encode() if isinstance(content, str) else bytes(content or b"")
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return plain(lines[-1].removeprefix("dpkg-deb: error: ")) if lines else "it does not say why"
+
+
+def _well_named(file: Path, folder: Path) -> Path:
+    """The package under the name that its control file gives it: itself, or a second name or a copy in ``folder``."""
+    control = _control(file)
+    name = f"{control['Package']}_{without_epoch(control['Version'])}_{control['Architecture']}{file.suffix}"
+    if name == file.name:
+        return file
+    if not FILE_NAME.fullmatch(name):
+        raise ParcelError(f"{file}: its control file names it {plain(name)}, which is no file name; build it again")
+    named = folder / name
+    if named.exists():
+        raise ParcelError(f"{file}: another package that is given has its name and version; send them apart")
+    try:
+        fsio.link(file.resolve(), named)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, named)
+    return named
 
 
 def _stanza(file: Path, stanza: _S) -> _S:
     """``stanza``, where it has what its .changes needs."""
-    needed = ("Source" if file.suffix == ".dsc" else "Package", "Version", "Architecture", "Maintainer")
-    missing = [field for field in needed if field not in stanza]
+    needed = ("Source" if file.suffix == ".dsc" else "Package", "Version", "Architecture")
+    missing = [field for field in needed if not stanza.get(field, "").strip()]
     if missing:
         raise ParcelError(f"{file}: has no {missing[0]}; build it again")
     return stanza
@@ -217,18 +297,47 @@ def _is_part(file: Path, source: str, version: str, sources: dict[Path, Dsc]) ->
 def _place(file: Path, controls: dict[Path, Deb822], dsc: Sequence[Deb822]) -> tuple[str, str]:
     """Section and priority, as Files has them; those of a source package are those of its first binary."""
     if file in controls:
-        return controls[file].get("Section", "misc"), controls[file].get("Priority", "optional")
+        return _word(controls[file].get("Section", ""), _SECTION), _word(controls[file].get("Priority", ""), _PRIORITY)
     for row in dsc[0].get("Package-List", []) if dsc else []:
         return row["section"], row["priority"]
-    return "misc", "optional"
+    return _SECTION, _PRIORITY
 
 
-def _write(group: _Group, suite: str, sign: Sign | None, folder: Path) -> Path:
+def _word(value: str, default: str) -> str:
+    """One column of Files: a value that is not just one word cannot stand there."""
+    words = value.split()
+    return words[0] if len(words) == 1 else default
+
+
+class _Sender:
+    """Who stands as Maintainer of a .changes, if its packages name no address: looked up once, if at all."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+
+    @cached_property
+    def address(self) -> str:
+        """The signing key's user id, else what devscripts take: $DEBEMAIL or $EMAIL, else the account."""
+        signing = self._signer.address() if self._signer else ""
+        if signing:
+            return signing
+        mail = os.environ.get("DEBEMAIL") or os.environ.get("EMAIL") or f"{getpass.getuser()}@{socket.getfqdn()}"
+        name = os.environ.get("DEBFULLNAME", "")
+        named = f"{name} <{mail}>" if name and "<" not in mail else mail
+        return named if _ADDRESS.fullmatch(named) else "incomingctl <incomingctl@localhost>"
+
+
+def _maintainer(stanza: Deb822, sender: _Sender) -> str:
+    own = str(stanza.get("Maintainer", "")).strip()
+    return own if _ADDRESS.fullmatch(own) else sender.address
+
+
+def _write(group: _Group, suite: str, signer: Signer | None, folder: Path) -> Path:
     """The .changes of a group (deb-changes(5)), with the name that dpkg-genchanges would give it."""
     suffix = next((word for word in group.architectures if word != "source"), "source")
     file = folder / f"{group.source}_{without_epoch(group.version)}_{suffix}.changes"
     text = str(_changes(group, suite)).encode()
-    file.write_bytes(sign(text) if sign else text)
+    file.write_bytes(signer.sign(text) if signer else text)
     return file
 
 

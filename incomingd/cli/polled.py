@@ -3,13 +3,14 @@
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from incomingd.cli import called
-from incomingd.config import Config, QueueConfig
+from incomingd.config import Config
 from incomingd.errors import ConfigError
-from incomingd.model import UPLOAD_NAME, plain
+from incomingd.model import NAME_KEPT, UPLOAD_NAME, plain
 from incomingd.places import Places
 
 SUCCEEDED, FAILED = 2, 3
@@ -36,12 +37,24 @@ class Polled:
 
     def _newest(self, name: str) -> dict[str, Any] | None:
         # A stray path would look into other folders.
-        if UPLOAD_NAME.fullmatch(name) and name != INDEX:
-            return _read(Places(self.config).status_of(name))
-        # One that is refused for its name, or is called as index.json is, has no file but that of its number.
+        if not UPLOAD_NAME.fullmatch(name) or name == INDEX:
+            # One that is refused for its name, or is called as index.json is, has no file but that of its number.
+            return self._listed(name)
+        found = _read(Places(self.config).status_of(name))
+        if found is None or not self.is_others(found):
+            return found
+        # The name is another account's, and an upload of the caller's own is listed in index.json only. In this order:
+        # it is listed before it leaves incoming.
+        waits = os.getuid() in self._lying(name)
+        own = self._listed(name, own=True)
+        return None if own is None and waits else own or found
+
+    def _listed(self, name: str, *, own: bool = False) -> dict[str, Any] | None:
+        """The newest upload of that name in index.json; ``own``: that the caller has sent."""
         index = self.index() or {}
         listed = (*index.get("in_flight", ()), *index.get("ended", ()))
-        newest = max((int(upload["id"]) for upload in listed if upload["name"] == plain(name)), default=None)
+        meant = (one for one in listed if one["name"] == plain(name) and not (own and self.is_others(one)))
+        newest = max((int(upload["id"]) for upload in meant), default=None)
         return None if newest is None else self._by_id(newest)
 
     def index(self) -> dict[str, Any] | None:
@@ -58,12 +71,55 @@ class Polled:
 
     def dropped(self, name: str) -> bool:
         """True where an upload of that name lies in an incoming folder and has not been taken yet."""
-        return any(_lies_in(queue, one) for queue in self.config.queues for one in called.names(name))
+        return bool(self._lying(name))
+
+    def look(self, name: str) -> tuple[bool, dict[str, Any] | None]:
+        """The newest upload of that name, and whether a newer one lies in an incoming folder that has no status yet."""
+        # In this order: an upload leaves its incoming folder only after its own status was written.
+        lying = self._lying(name)
+        upload = self.upload(name)
+        if upload is None or not upload["finished_at"]:
+            return upload is None and bool(lying), upload
+        return not lying.isdisjoint(self._heirs(upload) or lying), upload
+
+    def _lying(self, name: str) -> frozenset[int]:
+        """Who owns what lies in incoming folders under that name."""
+        paths = (path for one in called.names(name) for path in self._paths(one))
+        return frozenset(uid for path in paths if (uid := _owner(path)) is not None)
+
+    def _heirs(self, upload: dict[str, Any]) -> frozenset[int]:
+        """Whose next upload of that name will have its status there; none: everyone's. Of all others it fails, and a
+        status that has ended is not in question because they put one there."""
+        uploader, ended_at = upload.get("uploader"), datetime.fromisoformat(upload["finished_at"])
+        if uploader is None or datetime.now(UTC) - ended_at >= NAME_KEPT:
+            return frozenset()
+        daemon = _owner(Places(self.config).status)  # incomingctl retry moves its own directory there
+        return frozenset(uid for uid in (uploader["uid"], 0, daemon) if uid is not None)
+
+    def is_others(self, upload: dict[str, Any]) -> bool:
+        """True if another account than the caller has sent it. To root all are alike."""
+        uploader = upload.get("uploader")
+        return uploader is not None and os.getuid() not in (0, uploader["uid"])
+
+    def _paths(self, name: str) -> list[Path]:
+        """Where an upload of that name may lie in incoming folders."""
+        folders = (folder for queue in self.config.queues for folder in queue.folders())
+        return [folder.path / f"{name}{ending}" for folder in folders for ending in ("", ".changes", ".commands")]
 
 
-def _lies_in(queue: QueueConfig, name: str) -> bool:
-    names = (name, f"{name}.changes")
-    return any(os.path.lexists(folder.path / one) for folder in queue.folders() for one in names)
+def account(upload: dict[str, Any]) -> str:
+    """Who has sent it, for people."""
+    uploader = upload.get("uploader")  # a status file of before owners were kept has no such field
+    if uploader is None:
+        return "an unknown account"
+    return str(uploader["account"] or f"uid {uploader['uid']}")
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from incomingd.cli.edge import TIMED_OUT, Instance, json_option, print_json
+from incomingd.cli.edge import TIMED_OUT, Instance, echo, json_option, print_json
 from incomingd.cli.polled import Polled
 from incomingd.cli.sole import running
 from incomingd.cli.wait import Waiting
@@ -56,7 +56,7 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
     """Wait until the request has ended, and say how; the exit code."""
     attended = running(instance.places, wake=True)
     if not attended:
-        click.echo(
+        echo(
             f"incomingctl: {asked.name}: no incomingd runs on this instance; the request waits in its journal, and the "
             "next one to start does it",
             err=True,
@@ -76,7 +76,7 @@ def _say_asked(asked: Upload, *, as_json: bool) -> None:
     if as_json:
         print_json([{"name": asked.name, "id": asked.id, "stage": str(asked.stage)}])
     else:
-        click.echo(f"{asked.name}: asked for; see: incomingctl wait '#{asked.id}'")
+        echo(f"{asked.name}: asked for; see: incomingctl wait '#{asked.id}'")
 
 
 def _who() -> str:

@@ -6,12 +6,15 @@ from typing import Any
 import click
 
 from incomingd.cli.called import upload_name
-from incomingd.cli.edge import FAILED, HALTED, Instance, json_option, needs_instance, print_json, print_table
+from incomingd.cli.edge import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import Polled, problem_lines
+from incomingd.cli.polled import Polled, account, problem_lines
+from incomingd.model import shown_size
 
 #: How many of the ended uploads are shown to people.
 _ENDED_SHOWN = 10
+#: What is used on the disk, in the order in which it is shown.
+_DISK = ("pool", "indexes", "rejected", "journal", "free")
 
 
 @click.command()
@@ -33,7 +36,7 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
     upload = polled.upload(name)
     if upload is None:
         what = "waits in incoming and has not been seen yet" if polled.dropped(name) else "no upload has that name"
-        click.echo(f"incomingctl: {name}: {what}", err=True)
+        echo(f"incomingctl: {name}: {what}", err=True)
         return FAILED
     if as_json:
         print_json(upload)
@@ -45,24 +48,26 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
 def print_upload(upload: dict[str, Any]) -> None:
     """One upload for people: what it is, what became of it, and its log."""
     ahead = f", {upload['position']} ahead of it" if upload["position"] else ""
-    click.echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}{due(upload)}")
+    echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}{due(upload)}")
+    if upload.get("uploader"):
+        echo(f"  sent by {account(upload)}")
     for changes in upload["changes"]:
         signed = changes["signed_by"] or "nobody that is trusted"
         # A text that nobody vouches for was not read.
         what = f"{changes['source']} {changes['version']} for {changes['distribution']}, " if changes["source"] else ""
-        click.echo(f"  {changes['file']}: {what}signed by {signed}")
+        echo(f"  {changes['file']}: {what}signed by {signed}")
     published = upload["published"]
     if published:
         for suite, result in published["suites"].items():
-            click.echo(f"  in {suite} since generation {result['generation']}")
+            echo(f"  in {suite} since generation {result['generation']}")
         for file in published["files"]:
-            click.echo(f"    {file}")
+            echo(f"    {file}")
     for line in problem_lines(upload):
-        click.echo(f"  problem: {line}")
+        echo(f"  problem: {line}")
     for warning in upload["warnings"]:
-        click.echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+        echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
     for line in upload["log"]:
-        click.echo(f"  {line['at']}  {line['message']}")
+        echo(f"  {line['at']}  {line['message']}")
 
 
 def due(upload: dict[str, Any]) -> str:
@@ -74,7 +79,7 @@ def due(upload: dict[str, Any]) -> str:
 def _service(polled: Polled, as_json: bool) -> int:
     index = polled.index()
     if index is None:
-        click.echo("incomingctl: the daemon has not run on this instance yet; start it with: incomingd", err=True)
+        echo("incomingctl: the daemon has not run on this instance yet; start it with: incomingd", err=True)
         return FAILED
     health = index["health"]
     died = health["state"] != "stopped" and not _alive(int(health["pid"]))
@@ -97,15 +102,24 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _used(disk: dict[str, Any]) -> str:
+    """What is used on the disk, in one line."""
+    used = ", ".join(f"{kind} {shown_size(disk[kind])}" for kind in _DISK if disk[kind] is not None)
+    superseded, space = shown_size(disk["superseded_indexes"]), shown_size(disk["index_space"])
+    return f"{used}; superseded indexes {superseded} of {space}"
+
+
 def _print_service(index: dict[str, Any]) -> None:
     health = index["health"]
     # What it was doing is of no use once it does nothing.
     doing = f": {health['doing']}" if health["state"] in ("ok", "degraded") else ""
-    click.echo(f"incomingd {health['version']}, pid {health['pid']}, {health['state']}{doing}")
+    echo(f"incomingd {health['version']}, pid {health['pid']}, {health['state']}{doing}")
     for reason in health["reasons"]:
-        click.echo(f"  {reason}")
+        echo(f"  {reason}")
+    if disk := health.get("disk"):
+        echo(f"disk: {_used(disk)}")
     flight, ended = index["in_flight"], index["ended"]
-    click.echo(f"{len(flight)} in flight, the last {min(len(ended), _ENDED_SHOWN)} that ended:")
+    echo(f"{len(flight)} in flight, the last {min(len(ended), _ENDED_SHOWN)} that ended:")
     print_table(
         ("ID", "NAME", "STATE", "STAGE", "AHEAD", "SINCE", "DUE"),
         (

@@ -4,6 +4,7 @@ It needs no configuration and no rights here but to read the files, and only ssh
 from there as it was sent.
 """
 
+import hashlib
 import json
 import re
 import signal
@@ -16,10 +17,11 @@ from typing import Any, NoReturn
 
 import click
 
-from incomingd.cli.carrier import Carrier, CarrierError, carrier
-from incomingd.cli.edge import TERMINATED, console, json_option, print_json
-from incomingd.cli.parcel import Parcel, pack, signer
-from incomingd.cli.polled import INDEX, stopped_by
+from incomingd.cli import called
+from incomingd.cli.carrier import Carrier, CarrierError, NotSentError, carrier
+from incomingd.cli.edge import TERMINATED, console, echo, json_option, print_json
+from incomingd.cli.parcel import Parcel, Signer, pack
+from incomingd.cli.polled import INDEX, account, stopped_by
 from incomingd.cli.wait import Waiting
 from incomingd.model import UPLOAD_NAME
 
@@ -60,7 +62,9 @@ def submit(
     """Send packages to an incoming folder, here or on another machine.
 
     Give a .changes (what it lists goes with it), a directory with one, or packages and .dsc alone: these get a .changes
-    for --suite. Over ssh it is sent by rsync where both sides have it, else by sftp or scp.
+    for --suite. Over ssh it is sent by rsync if both sides have it, else by sftp or scp.
+
+    Exits with 5 if the upload could not be sent, and with --wait as wait does.
     """
     if name is not None and not UPLOAD_NAME.fullmatch(name):
         raise click.UsageError("--name must be a letter or digit, then at most 199 letters, digits and . _ + ~ -")
@@ -69,12 +73,15 @@ def submit(
     # A CI job that is cancelled gets this: what was being sent must not be left behind there.
     signal.signal(signal.SIGTERM, _terminated)
     with tempfile.TemporaryDirectory(prefix="incomingctl-") as folder, carrier(to, options) as way:
-        parcel = pack(given, suite, signer(key) if key else None, Path(folder))
+        parcel = pack(given, suite, Signer(key) if key else None, Path(folder))
         name = name or _unique(parcel.stem)
-        afar = _Afar(way, status_folder or way.status_folder())
-        if waits:
-            afar.pass_over(name)
-        _send(way, parcel, name, to, quiet=as_json)
+        afar = _Afar(way, status_folder or way.status_folder(), _digests(parcel))
+        try:
+            if waits:
+                afar.pass_over(name)
+            _send(way, parcel, name, to, quiet=as_json)
+        except CarrierError as error:
+            raise NotSentError(error.message) from error
         if not waits:
             if as_json:
                 print_json({"name": name, "files": [file.name for file in parcel.files]})
@@ -83,7 +90,7 @@ def submit(
         try:
             code = waiting.run(timeout)
         except (KeyboardInterrupt, SystemExit):
-            click.echo(
+            echo(
                 f"incomingctl: {name} was sent, and goes its way; to follow it there: incomingctl wait {name}", err=True
             )
             raise
@@ -108,15 +115,25 @@ def _send(way: Carrier, parcel: Parcel, name: str, to: str, *, quiet: bool) -> N
     with console(stderr=True).status(f"sending {what} to {to}"):
         way.send(parcel.files, name)
     if not quiet:
-        click.echo(f"{name}: sent to {to} ({what})")
+        echo(f"{name}: sent to {to} ({what})")
+
+
+def _digests(parcel: Parcel) -> frozenset[str]:
+    """The SHA-256 of each .changes."""
+    changes = (file for file in parcel.files if file.suffix == ".changes")
+    return frozenset(hashlib.sha256(file.read_bytes()).hexdigest() for file in changes)
 
 
 class _Afar:
-    """The status files as a carrier reads them. A host that cannot be reached for a while is waited for."""
+    """The status files as a carrier reads them. A host that cannot be reached for a while is waited for.
 
-    def __init__(self, way: Carrier, folder: str) -> None:
+    ``digests`` are those of the .changes that were sent: a status that names others is another upload's.
+    """
+
+    def __init__(self, way: Carrier, folder: str, digests: frozenset[str]) -> None:
         self._way = way
         self._folder = folder
+        self._digests = digests
         self._older = 0
         self._seen = False
         self._index: dict[str, Any] | None = None
@@ -130,16 +147,33 @@ class _Afar:
         self._older = found["id"] if found else 0
 
     def upload(self, name: str) -> dict[str, Any] | None:
-        """The upload, from NAME.json."""
-        found = self._read(f"{name}.json")
+        """The upload, from NAME.json; or, once that was seen, by its id."""
+        number = called.number(name)
+        found = self._read(f"{name}.json" if number is None else f"by-id/{number}.json")
         if found is not None and found["id"] <= self._older:
             found = None
+        if found is not None:
+            self._check_ours(found)
         self._seen = self._seen or found is not None
         return found
 
-    def dropped(self, name: str) -> bool:
-        """Until its status is there: nothing else can have its name."""
-        return not self._seen
+    def _check_ours(self, found: dict[str, Any]) -> None:
+        # Before it is checked, and by an older daemon, no digest is told.
+        told = {one.get("sha256") for one in found["changes"]} - {None, ""}
+        if not told <= self._digests:
+            raise CarrierError(
+                f"{found['name']}: it was sent, and {self._folder}/{found['name']}.json is the status of another "
+                f"upload, #{found['id']} of {account(found)}: the name is taken; send it again under another --name"
+            )
+
+    def is_others(self, upload: dict[str, Any]) -> bool:
+        """The account there is not known here; :meth:`upload` has compared the content."""
+        return False
+
+    def look(self, name: str) -> tuple[bool, dict[str, Any] | None]:
+        """The upload, and whether its status is not there yet."""
+        found = self.upload(name)
+        return found is None, found
 
     def halted(self) -> str | None:
         """As index.json has it."""

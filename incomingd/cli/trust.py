@@ -1,18 +1,21 @@
 """``incomingctl trust`` and ``untrust``: who may upload. Both change the uploaders' keyring, which the daemon reads
 anew at the next check."""
 
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 import click
 
-from incomingd.cli.edge import FAILED, Instance, json_option, needs_instance, print_json
-from incomingd.verify.keyring import Keyring, KeyringError, Uploader
+from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json
+from incomingd.verify.keyring import MAX_FILE, Keyring, KeyringError
+from incomingd.verify.keys import Uploader
 
 
 def trust_key(keyring: Keyring, file: BinaryIO) -> list[Uploader]:
     """Take up a key file. Raises ``click.ClickException`` where it cannot be used."""
     try:
-        return keyring.trust(file.read())
+        return keyring.trust(file.read(MAX_FILE + 1))
     except KeyringError as error:
         raise click.ClickException(f"{file.name}: {error}") from error
 
@@ -29,11 +32,36 @@ def trust(instance: Instance, keyfile: BinaryIO, as_json: bool) -> None:
     """
     instance.become_owner()
     found = trust_key(Keyring(instance.places.uploaders_home), keyfile)
+    warn(found, instance.config.archive.signing_keys)
     if as_json:
-        print_json([{"fingerprint": key.primary.fingerprint, "names": list(key.names)} for key in found])
+        print_json([as_data(key) for key in found])
         return
     for key in found:
-        click.echo(f"trusted: {key.primary.fingerprint} {', '.join(key.names)}")
+        echo(f"trusted: {key.primary.fingerprint} {', '.join(key.names)}")
+
+
+def as_data(key: Uploader) -> dict[str, object]:
+    """For ``--json``; ``fault``: why no upload that it signs is taken now, empty if there is no reason."""
+    fault = key.fault(datetime.now(UTC))
+    return {"fingerprint": key.primary.fingerprint, "names": list(key.names), "fault": fault}
+
+
+def warn(trusted: Iterable[Uploader], signing_keys: Iterable[str]) -> None:
+    """Say on standard error which of the keys are good for no upload, or are better not used for any."""
+    own = frozenset(signing_keys)
+    for key in trusted:
+        for note in _notes(key, own):
+            echo(f"warning: {key.primary.fingerprint}: {note}", err=True)
+
+
+def _notes(uploader: Uploader, signing_keys: frozenset[str]) -> Iterator[str]:
+    if fault := uploader.fault(datetime.now(UTC)):
+        yield f"{fault}, so no upload that it signs is taken; have it extended or replaced, and trust it again"
+    if any(key.fingerprint in signing_keys for key in uploader.keys):
+        yield (
+            "it is the archive's own signing key, and may upload too from now on; use another key for uploads: every "
+            "machine that uploads would have the key that clients trust"
+        )
 
 
 @click.command()
@@ -47,9 +75,9 @@ def untrust(ctx: click.Context, instance: Instance, fingerprint: str, as_json: b
     try:
         Keyring(instance.places.uploaders_home).untrust(fingerprint)
     except KeyringError as error:
-        click.echo(f"incomingctl: {error}", err=True)
+        echo(f"incomingctl: {error}", err=True)
         ctx.exit(FAILED)
     if as_json:
         print_json({"fingerprint": fingerprint.replace(" ", "").upper()})
     else:
-        click.echo(f"no longer trusted: {fingerprint}")
+        echo(f"no longer trusted: {fingerprint}")

@@ -1,7 +1,7 @@
 """``incomingctl wait``: blocks until uploads have ended, for the end of a CI job.
 
 It polls the status files. An upload that still lies in an incoming folder has not ended, whatever a status file of its
-name says: that is of an older one.
+name says: that is of an older one. Once it was seen it is followed by its id: NAME.json may tell of another one later.
 """
 
 import contextlib
@@ -13,10 +13,21 @@ from typing import Any, Protocol
 import click
 
 from incomingd.cli.called import upload_name
-from incomingd.cli.edge import FAILED, HALTED, TIMED_OUT, Instance, console, json_option, needs_instance, print_json
+from incomingd.cli.edge import (
+    FAILED,
+    HALTED,
+    TIMED_OUT,
+    Instance,
+    console,
+    echo,
+    json_option,
+    needs_instance,
+    print_json,
+)
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import SUCCEEDED, Polled, problem_lines
+from incomingd.cli.polled import SUCCEEDED, Polled, account, problem_lines
 from incomingd.cli.status import due
+from incomingd.model import printable
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
 _SOONEST, _LATEST = 0.02, 0.5
@@ -48,7 +59,10 @@ class Source(Protocol):
     """Where status files are read, as :class:`~incomingd.cli.polled.Polled` does."""
 
     def upload(self, name: str) -> dict[str, Any] | None:
-        """The newest upload of that name."""
+        """The newest upload of that name, or the one with that id if ``name`` is ``#ID``."""
+
+    def look(self, name: str) -> tuple[bool, dict[str, Any] | None]:
+        """The newest upload of that name, and whether a newer one lies in an incoming folder that has no status yet."""
 
     def halted(self) -> str | None:
         """Why nothing is published, where the service is halted."""
@@ -56,8 +70,8 @@ class Source(Protocol):
     def held(self) -> str | None:
         """Why nothing is published, where publishing is on hold."""
 
-    def dropped(self, name: str) -> bool:
-        """True where an upload of that name lies in incoming and has not been taken yet."""
+    def is_others(self, upload: dict[str, Any]) -> bool:
+        """True if another account than the caller has sent it, as far as that can be told."""
 
 
 class Waiting:
@@ -65,7 +79,7 @@ class Waiting:
 
     def __init__(self, polled: Source, names: Sequence[str], *, quiet: bool) -> None:
         self.polled = polled
-        self.open = dict.fromkeys(names)
+        self.open: dict[str, int | None] = dict.fromkeys(names)  # each with its id, once it was seen
         self.ended: list[dict[str, Any]] = []
         self.under_way: list[dict[str, Any]] = []
         self.quiet = quiet
@@ -93,7 +107,7 @@ class Waiting:
                 if over:
                     return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
                 if shown:
-                    shown.update("\n".join([*lines, held] if held else lines))
+                    shown.update(printable("\n".join([*lines, held] if held else lines)))
                 time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
                 pause = min(pause * 1.2, _LATEST)
 
@@ -104,15 +118,15 @@ class Waiting:
         """Print what has ended; one line for each upload that has not."""
         lines = []
         self.under_way = []
-        for name in list(self.open):
-            # In this order: an upload leaves its incoming folder only after its own status was written.
-            waits = self.polled.dropped(name)
-            upload = self.polled.upload(name)
-            if waits and (upload is None or upload["finished_at"]):
+        for name, number in list(self.open.items()):
+            waits, upload = self.polled.look(name) if number is None else (False, self.polled.upload(f"#{number}"))
+            if waits:
                 lines.append(f"{name}: has not been taken yet")
             elif upload is None:
                 lines.append(f"{name}: unknown so far; nothing of that name is in incoming")
             elif upload["finished_at"] is None:
+                if not self.polled.is_others(upload):  # else the caller's own may come yet
+                    self.open[name] = upload["id"]
                 lines.append(_under_way(upload))
                 self.under_way.append(upload)
             else:
@@ -125,17 +139,18 @@ class Waiting:
         if self.quiet:
             return
         last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
-        click.echo(f"{upload['name']}: {upload['state_name']}: {last}")
+        others = f", sent by {account(upload)}" if self.polled.is_others(upload) else ""
+        echo(f"{upload['name']}: {upload['state_name']}{others}: {last}")
         for line in problem_lines(upload):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         if upload["state"] == SUCCEEDED:
             for warning in upload["warnings"]:
-                click.echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+                echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
 
     def _give_up(self, lines: Sequence[str], why: str, code: int) -> int:
         for line in lines:
-            click.echo(line, err=True)
-        click.echo(f"incomingctl: {why}", err=True)
+            echo(line, err=True)
+        echo(f"incomingctl: {why}", err=True)
         return code
 
 

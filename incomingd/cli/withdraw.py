@@ -16,8 +16,10 @@ import click
 
 from incomingd import fsio, rules
 from incomingd.config import Config, QueueConfig
-from incomingd.intake.claim import complete_claim, make_delayed, opened
+from incomingd.intake import delayed
+from incomingd.intake.claim import complete_claim, opened
 from incomingd.intake.remains import reject_remains
+from incomingd.intake.room import Room
 from incomingd.intake.withdrawal import take_out
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
@@ -51,7 +53,7 @@ def end_alone(journal: Journal, places: Places, ended: Upload) -> None:
     queue, uploads = places.config.queue(ended.queue, ended.delay), Uploads(journal)
     if queue is not None:
         complete_claim(places, ended, queue, uploads.members(ended.id))
-    reject_remains(places, ended, queue)
+    reject_remains(places, ended, queue, Room())
     Control(journal).forget_cancelled([ended.id])
     files = StatusFiles(places, uploads, Board(started_at=datetime.now(UTC)).health)
     files.prepare()
@@ -72,24 +74,32 @@ def send_again(config: Config, places: Places, old: Upload) -> str:
     queue = _folder(config, old)
     if queue is None:
         raise click.ClickException(f"{old}: [incoming.{old.queue}] is not configured any more; send it in by hand")
-    name = old.name if UPLOAD_NAME.fullmatch(old.name) else f"retry-{old.id}"
+    name = old.name if UPLOAD_NAME.fullmatch(old.name) and not old.nameless else f"retry-{old.id}"
     kept = places.rejected(old.id)
     if queue.delay is not None:
-        make_delayed(queue)
+        delayed.prepare(queue)
     with opened(queue) as fd:
+        taken = click.ClickException(f"{queue.path / name} is there already; wait until it is taken, or remove it")
         if _lies_there(fd, name):
-            raise click.ClickException(f"{queue.path / name} is there already; wait until it is taken, or remove it")
+            raise taken
         if not kept.is_dir():
             raise click.ClickException(f"{old}: nothing is kept of it in {kept}; send it in by hand")
+        if old.stage is Stage.REJECTED and all(path.suffix == ".changes" for path in kept.iterdir()):
+            raise click.ClickException(
+                f"{old}: it was refused before what its .changes lists was looked at, so only the .changes is kept, in "
+                f"{kept}; send the whole upload again"
+            )
         try:
-            fsio.rename(kept, name, target_fd=fd)
+            fsio.rename_new(kept, name, target_fd=fd)
+        except FileExistsError:
+            raise taken from None
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             # The claims are on incoming's file system, and out of the uploaders' reach.
             copy = places.claims(queue) / f".retry-{old.id}"
             _copy(kept, copy)
-            fsio.rename(copy, name, target_fd=fd)
+            fsio.rename_new(copy, name, target_fd=fd)
             fsio.remove_tree(kept)
     return name
 
@@ -118,4 +128,4 @@ def _copy(kept: Path, copy: Path) -> None:
         with os.scandir(fd) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         for name in names:
-            fsio.copy_file(name, fd, copy / name)
+            fsio.copy_file(name, fd, copy / name, 1 << 62)

@@ -1,7 +1,8 @@
 """The configuration: TOML in, one frozen :class:`Config` out, or every fault at once.
 
 A setting is one field of one dataclass below: its default is there, its parser (:mod:`.values`) is in the field's
-metadata, and ``docs/config.md`` says what it is for. :mod:`.reader` reads a file.
+metadata, and ``docs/config.md`` says what it is for. :mod:`.reader` reads a file; :mod:`.warnings` says what is allowed
+and seldom meant.
 """
 
 from dataclasses import MISSING, dataclass, field, replace
@@ -20,6 +21,7 @@ from incomingd.config.values import (
     list_of,
     one_of,
     size,
+    stanza_size,
     text,
     word,
 )
@@ -60,6 +62,7 @@ class ChecksConfig:
     """``[checks]``, and ``[suites.NAME.checks]`` over it: the rules that can be set."""
 
     max_text_file: int = _setting(size, 1 << 20)
+    max_stanza: int = _setting(stanza_size, 1 << 20)
     max_signature_age: float = _setting(duration, 0.0)  # 0: any age
     require_dsc_signature: bool = _setting(flag, False)
     require_source: bool = _setting(flag, False)
@@ -100,17 +103,27 @@ class CommandConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteConfig:
-    """``[suites.NAME]``: one suite of the archive."""
+    """``[suites.NAME]``: one suite of the archive. The table's name is its identity; clients may know it by others."""
 
     name: str
+    suite: str = _setting(word, "")
     codename: str = _setting(word, "")
+    origin: str | None = _setting(text, None)  # None: that of the archive
+    label: str | None = _setting(text, None)
+    description: str | None = _setting(text, None)
     accepts: tuple[str, ...] = _setting(list_of(word), ())
     components: tuple[str, ...] = _setting(list_of(component, at_least=1), ("main",))
     architectures: tuple[str, ...] = _setting(list_of(architecture, at_least=1), ("amd64", "arm64"))
     debug_component: str = _setting(text, "")
     overrides: Path | None = _setting(text, None)
     source_overrides: Path | None = _setting(text, None)
+    retired: bool = _setting(flag, False)
     checks: ChecksConfig = ChecksConfig()
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The names besides its own by which clients find it."""
+        return tuple(dict.fromkeys(name for name in (self.suite, self.codename) if name != self.name))
 
     @property
     def binary_architectures(self) -> tuple[str, ...]:
@@ -151,13 +164,21 @@ class QueueConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploaderRule:
-    """``[[uploaders]]``: what one key may upload. ``suites`` and ``sources`` are shell globs."""
+    """``[[uploaders]]``: what one key, or one caller of the web program, may upload. It has ``key`` or ``token``.
 
-    key: str = _setting(fingerprint)
+    ``suites``, ``components``, ``sources`` and ``binaries`` are shell globs. Without ``binaries`` those of ``sources``
+    count, and the names that a suite lists already from a source that the key may upload (:mod:`incomingd.rights`).
+    """
+
+    key: str | None = _setting(fingerprint, None)
+    token: str | None = _setting(word, None)
     name: str = _setting(text, "")
     suites: tuple[str, ...] = _setting(list_of(text, at_least=1), ("*",))
+    components: tuple[str, ...] = _setting(list_of(text, at_least=1), ("*",))
     sources: tuple[str, ...] = _setting(list_of(text, at_least=1), ("*",))
+    binaries: tuple[str, ...] = _setting(list_of(text, at_least=1), ())
     binaries_only: bool = _setting(flag, False)
+    essential: bool = _setting(flag, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +187,25 @@ class PublishConfig:
 
     keep_generations: int = _setting(count(), 10)
     grace: float = _setting(duration, 86400.0)
+    index_grace: float = _setting(duration, 1800.0)
+    index_space: int = _setting(size, 20 << 30)
     batch: int = _setting(count(), 500)
     md5sum: bool = _setting(flag, True)
     sha1: bool = _setting(flag, True)
     sha512: bool = _setting(flag, False)
     zstd: bool = _setting(flag, False)
     translations: bool = _setting(flag, False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """``[limits]``: what one account may have on its way, and how much is kept of what has ended."""
+
+    per_account: int = _setting(count(), 1000)
+    bytes_per_account: int = _setting(size, 20 << 30)
+    rejected_max: int = _setting(size, 5 << 30)
+    rejected_for: float = _setting(duration, 30 * 86400.0)  # 0: for good
+    status_for: float = _setting(duration, 180 * 86400.0)  # 0: for good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,8 +220,14 @@ class Config:
     uploaders: tuple[UploaderRule, ...]
     publish: PublishConfig
     checks: ChecksConfig
+    limits: LimitsConfig = LimitsConfig()
     lintian: LintianConfig | None = None
     commands: tuple[CommandConfig, ...] = ()
+
+    @property
+    def max_text(self) -> int:
+        """The size of a text file of which the suite is not known yet: the most generous limit holds."""
+        return max(checks.max_text_file for checks in (self.checks, *(suite.checks for suite in self.suites)))
 
     def suite(self, name: str) -> SuiteConfig | None:
         """The suite of that table name."""

@@ -18,6 +18,7 @@ from incomingd.config import (
     ChecksConfig,
     CommandConfig,
     Config,
+    LimitsConfig,
     LintianConfig,
     PublishConfig,
     QueueConfig,
@@ -25,6 +26,7 @@ from incomingd.config import (
     SuiteConfig,
     UploaderRule,
 )
+from incomingd.config.found import check_found
 from incomingd.config.values import WORD, BadValueError, Parser, shown
 from incomingd.errors import ConfigError
 from incomingd.model import plain
@@ -35,15 +37,17 @@ _T = TypeVar("_T")
 def find(given: Path | None) -> Path:
     """The configuration file: ``given``, ``$INCOMINGD_CONFIG``, ``./incomingd.toml``, the one in /etc/incomingd.
 
-    Raises :class:`ConfigError` where none is there.
+    Raises :class:`ConfigError` if none is there, or if the one in the current directory may not be obeyed.
     """
     named = given or (Path(os.environ["INCOMINGD_CONFIG"]) if os.environ.get("INCOMINGD_CONFIG") else None)
     if named is not None:
         return named
     usual = (Path("incomingd.toml"), Path("/etc/incomingd/incomingd.toml"))
-    for file in usual:
-        if file.exists():
-            return file
+    if os.path.lexists(usual[0]):
+        check_found(usual[0])
+        return usual[0]
+    if usual[1].exists():
+        return usual[1]
     raise ConfigError(
         [
             f"no configuration: --config and $INCOMINGD_CONFIG name none, and {' and '.join(map(str, usual))} "
@@ -76,16 +80,17 @@ class _Reader:
         self.errors: list[str] = []
 
     def config(self, document: Mapping[str, Any]) -> Config:
-        tables = ("archive", "suites", "incoming", "uploaders", "publish", "service", "checks")
+        tables = ("archive", "suites", "incoming", "uploaders", "publish", "service", "checks", "limits")
         for key in document:
             if key not in tables:
                 self.fault(plain(key), "", f"is not a table of this configuration; allowed are {', '.join(tables)}")
         checks, lintian, commands = self.checks(document.get("checks", {}))
+        archive = self.table(ArchiveConfig, document.get("archive", {}), "archive")
         config = Config(
             file=self.file,
-            archive=self.table(ArchiveConfig, document.get("archive", {}), "archive"),
+            archive=archive,
             service=self.table(ServiceConfig, document.get("service", {}), "service"),
-            suites=tuple(self.suites(document, checks)),
+            suites=tuple(self.suites(document, checks, archive)),
             queues=tuple(
                 self.table(QueueConfig, table, f"incoming.{name}", name=name)
                 for name, table in self.named(document, "incoming")
@@ -93,6 +98,7 @@ class _Reader:
             uploaders=tuple(self.uploaders(document)),
             publish=self.table(PublishConfig, document.get("publish", {}), "publish"),
             checks=checks,
+            limits=self.table(LimitsConfig, document.get("limits", {}), "limits"),
             lintian=lintian,
             commands=commands,
         )
@@ -128,26 +134,36 @@ class _Reader:
             tuple(self.table(CommandConfig, one, f"checks.commands.{name}", name=name) for name, one in commands),
         )
 
-    def suites(self, document: Mapping[str, Any], checks: ChecksConfig) -> Iterable[SuiteConfig]:
+    def suites(
+        self, document: Mapping[str, Any], checks: ChecksConfig, archive: ArchiveConfig
+    ) -> Iterable[SuiteConfig]:
         for name, entry in self.named(document, "suites"):
             own = entry.get("checks", {}) if isinstance(entry, dict) else {}
             rest = {k: v for k, v in entry.items() if k != "checks"} if isinstance(entry, dict) else entry
             suite = self.table(SuiteConfig, rest, f"suites.{name}", name=name)
-            codename = suite.codename or name
+            shown, codename = suite.suite or name, suite.codename or name
             yield replace(
                 suite,
+                suite=shown,
                 codename=codename,
-                accepts=suite.accepts or tuple(dict.fromkeys((name, codename))),
+                origin=archive.origin if suite.origin is None else suite.origin,
+                label=archive.label if suite.label is None else suite.label,
+                description=archive.description if suite.description is None else suite.description,
+                accepts=suite.accepts or tuple(dict.fromkeys((name, shown, codename))),
                 checks=self.table(ChecksConfig, own, f"suites.{name}.checks", defaults=checks),
             )
 
     def uploaders(self, document: Mapping[str, Any]) -> Iterable[UploaderRule]:
         entries = document.get("uploaders", [])
         if not isinstance(entries, list):
-            self.fault("uploaders", "", "must be written [[uploaders]], one table for each key")
+            self.fault("uploaders", "", "must be written [[uploaders]], one table for each rule")
             return
         for number, entry in enumerate(entries, 1):
-            yield self.table(UploaderRule, entry, f"uploaders #{number}")
+            where = f"uploaders #{number}"
+            if isinstance(entry, dict) and ("key" in entry) == ("token" in entry):
+                found = "stands beside token; a rule has one of them" if "key" in entry else "is missing"
+                self.fault(where, "key", f'{found}: key = "FINGERPRINT", or token = "NAME"')
+            yield self.table(UploaderRule, entry, where)
 
     def table(
         self, kind: type[_T], entry: Any, where: str, *, name: str | None = None, defaults: _T | None = None
@@ -199,29 +215,38 @@ class _Reader:
             if not suite.binary_architectures:
                 self.fault(f"suites.{suite.name}", "architectures", 'needs one besides "all" and "source"')
         names = {s.name for s in config.suites}
-        codenames: dict[str, str] = {}
-        for suite in config.suites:
-            if suite.codename != suite.name and suite.codename in names:
-                self.fault(f"suites.{suite.name}", "codename", f'"{suite.codename}" is another suite\'s name')
-            if suite.codename in codenames:
-                self.fault(
-                    f"suites.{suite.name}", "codename", f"is that of [suites.{codenames[suite.codename]}] already"
-                )
-            codenames.setdefault(suite.codename, suite.name)
+        self.other_names(config.suites)
         for queue in config.queues:
-            self.queue_suites(queue, names)
+            self.queue_suites(queue, config.suites)
         for one in (*([config.lintian] if config.lintian else ()), *config.commands):
             where = f"checks.commands.{one.name}" if isinstance(one, CommandConfig) else "checks.lintian"
             self.known_suites(where, one.suites, names)
         if not self.errors:  # else a path may be missing, and the folders not those that were meant
             self.separate_folders(config)
 
-    def queue_suites(self, queue: QueueConfig, suites: Collection[str]) -> None:
+    def other_names(self, suites: Iterable[SuiteConfig]) -> None:
+        """What clients may call a suite leads to that one alone."""
+        taken = {suite.name: suite.name for suite in suites}
+        for suite in suites:
+            for key in ("suite", "codename"):
+                value = getattr(suite, key)
+                if taken.setdefault(value, suite.name) != suite.name:
+                    self.fault(
+                        f"suites.{suite.name}",
+                        key,
+                        f'"{value}" is a name of [suites.{taken[value]}] already; name tables by codename, and give '
+                        "each suite and codename to one table",
+                    )
+
+    def queue_suites(self, queue: QueueConfig, suites: Collection[SuiteConfig]) -> None:
         """What a queue says of suites, and of packages that have nothing else to say where they go."""
-        where, known = f"incoming.{queue.name}", ", ".join(sorted(suites))
-        self.known_suites(where, queue.suites, suites)
-        if queue.default_suite and queue.default_suite not in suites:
+        names = {suite.name for suite in suites}
+        where, known = f"incoming.{queue.name}", ", ".join(sorted(names))
+        self.known_suites(where, queue.suites, names)
+        if queue.default_suite and queue.default_suite not in names:
             self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}"; must be a suite: {known}')
+        elif any(one.retired for one in suites if one.name == queue.default_suite):
+            self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}", which is retired')
         elif queue.default_suite and queue.suites and queue.default_suite not in queue.suites:
             self.fault(where, "default_suite", f'is "{plain(queue.default_suite)}", which is none of its suites')
         if not queue.allow_bare_debs:

@@ -11,9 +11,23 @@ Rules:
 Failures are ``OSError``; a missing place on the disk and a missing right are the environment's, and the caller says so.
 """
 
-from incomingd.fsio.naming import link, make_directories, place, rename, rename_durable, switch, write_twice
+from incomingd.fsio.naming import (
+    become_owner,
+    link,
+    make_directories,
+    place,
+    point,
+    rename,
+    rename_durable,
+    rename_new,
+    switch,
+    take_out,
+    write_twice,
+)
 from incomingd.fsio.reading import (
+    ForeignFileError,
     NotRegularError,
+    allocated,
     directory,
     has_writer,
     holds,
@@ -23,11 +37,24 @@ from incomingd.fsio.reading import (
     regular,
 )
 from incomingd.fsio.removing import remove, remove_empty, remove_tree
-from incomingd.fsio.taking import copy_file, hash_file, seal_file, take_copy
-from incomingd.fsio.writing import new_file, sync, sync_file_systems, write_atomic, write_durable, write_new
+from incomingd.fsio.taking import UnreadError, copy_file, hash_file, own_file, seal_file, take_copy
+from incomingd.fsio.writing import (
+    TEMPORARY,
+    new_file,
+    sync,
+    sync_file_systems,
+    write_atomic,
+    write_durable,
+    write_new,
+)
 
 __all__ = [
+    "TEMPORARY",
+    "ForeignFileError",
     "NotRegularError",
+    "UnreadError",
+    "allocated",
+    "become_owner",
     "copy_file",
     "directory",
     "has_writer",
@@ -37,7 +64,9 @@ __all__ = [
     "lock_holder",
     "make_directories",
     "new_file",
+    "own_file",
     "place",
+    "point",
     "points_to",
     "read_regular",
     "regular",
@@ -46,11 +75,13 @@ __all__ = [
     "remove_tree",
     "rename",
     "rename_durable",
+    "rename_new",
     "seal_file",
     "switch",
     "sync",
     "sync_file_systems",
     "take_copy",
+    "take_out",
     "write_atomic",
     "write_durable",
     "write_new",

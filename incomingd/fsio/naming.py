@@ -1,15 +1,19 @@
 """Names for what is there: renames, links, folders."""
 
 import contextlib
+import ctypes
 import errno
 import os
+import secrets
 from pathlib import Path
 
-from incomingd.fsio.reading import CHUNK
+from incomingd.fsio.reading import CHUNK, Allowed
 from incomingd.fsio.writing import TEMPORARY, sync, temporary_of, write_new
 
 #: Another file system or mount, no links there, or too many of them.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def rename(
@@ -17,6 +21,40 @@ def rename(
 ) -> None:
     """rename(2), nothing more; on one file system. Names may be relative to directories that are open."""
     os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+
+def rename_new(
+    source: Path | str, target: Path | str, *, source_fd: int | None = None, target_fd: int | None = None
+) -> None:
+    """As :func:`rename`, but a ``target`` that is there is never replaced: ``FileExistsError``."""
+    where = [_AT_FDCWD if fd is None else fd for fd in (source_fd, target_fd)]
+    if _libc.renameat2(where[0], os.fsencode(source), where[1], os.fsencode(target), _RENAME_NOREPLACE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number), str(target))
+    # The file system does not have that flag: the best that can be done is to look first.
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(target, dir_fd=target_fd, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+
+def take_out(source: str, target: Path, *, source_fd: int, allowed: Allowed) -> bool:
+    """Rename ``source`` out of a directory that others can write in; True if it is what ``allowed`` accepts.
+
+    What is renamed may be another file than the one that was looked at before, so ``allowed`` is asked about it
+    afterwards. What it refuses is renamed back, to a hidden name if its own has been used again meanwhile. It never
+    stays at ``target``: all that is there counts as allowed.
+    """
+    rename(source, target, source_fd=source_fd)
+    if allowed(os.stat(target, follow_symlinks=False)):
+        return True
+    try:
+        rename_new(target, source, target_fd=source_fd)
+    except FileExistsError:
+        rename_new(target, f".{source[:200]}.put-back-{secrets.token_hex(8)}", target_fd=source_fd)
+    return False
 
 
 def rename_durable(source: Path, target: Path) -> None:
@@ -74,6 +112,11 @@ def link(source: Path | str, target: Path, *, source_fd: int | None = None) -> N
         os.link(source, target, src_dir_fd=source_fd, follow_symlinks=False)
 
 
+def point(link: Path, target: str) -> None:
+    """Make the symbolic link ``link``, in a folder that no one looks at yet. Not synced."""
+    os.symlink(target, link)
+
+
 def switch(link: Path, target: str) -> None:
     """Make the symbolic link ``link`` point to ``target`` by one rename, durably."""
     temporary = link.with_name(f"{TEMPORARY}{link.name}")
@@ -97,3 +140,11 @@ def make_directories(path: Path, mode: int = 0o755) -> list[Path]:
         above = []
     path.chmod(mode)  # whatever the umask
     return list(dict.fromkeys([*above, path, path.parent]))
+
+
+def become_owner(folder: Path) -> None:
+    """If root calls, go on as the folder's owner, for good: others could not read the files that root makes there."""
+    if os.geteuid() == 0 and (owner := folder.stat()).st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)

@@ -6,16 +6,26 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHUNK = 1 << 20
+#: Says by its status whether a file may be used.
+Allowed = Callable[[os.stat_result], bool]
 #: struct flock: type, whence, start, length, process.
 _FLOCK = "hhqqi0q"
 
 
 class NotRegularError(OSError):
     """What was to be read is a link, a directory, a FIFO, a device or a socket."""
+
+
+class ForeignFileError(OSError):
+    """The file is not one that may be used here, by its status: it belongs to the account ``uid``."""
+
+    def __init__(self, uid: int, name: str) -> None:
+        super().__init__(errno.EPERM, f"it belongs to uid {uid}", name)
+        self.uid = uid
 
 
 @contextlib.contextmanager
@@ -33,8 +43,12 @@ def directory(path: Path | str, dir_fd: int | None = None, *, through: bool = Fa
 
 
 @contextlib.contextmanager
-def regular(name: str, dir_fd: int) -> Iterator[int]:
-    """A read-only descriptor of the regular file ``name`` in ``dir_fd``. Raises :class:`NotRegularError` for others."""
+def regular(name: str, dir_fd: int, allowed: Allowed | None = None) -> Iterator[int]:
+    """A read-only descriptor of the regular file ``name`` in ``dir_fd``. Raises :class:`NotRegularError` for others.
+
+    ``allowed`` is asked about what was opened, so no other file can be put under the name after it was asked; a file
+    that it refuses raises :class:`ForeignFileError`.
+    """
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=dir_fd)
     except OSError as error:
@@ -43,16 +57,22 @@ def regular(name: str, dir_fd: int) -> Iterator[int]:
             raise NotRegularError(error.errno, "not a regular file", name) from error
         raise
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise NotRegularError(errno.EINVAL, "not a regular file", name)
+        if allowed is not None and not allowed(status):
+            raise ForeignFileError(status.st_uid, name)
         yield fd
     finally:
         os.close(fd)
 
 
-def read_regular(name: str, dir_fd: int, limit: int) -> bytes:
-    """At most ``limit`` bytes of the regular file ``name``; a longer one raises ``OSError`` with ``EFBIG``."""
-    with regular(name, dir_fd) as fd:
+def read_regular(name: str, dir_fd: int, limit: int, allowed: Allowed | None = None) -> bytes:
+    """At most ``limit`` bytes of the regular file ``name``; a longer one raises ``OSError`` with ``EFBIG``.
+
+    ``allowed`` as for :func:`regular`.
+    """
+    with regular(name, dir_fd, allowed) as fd:
         if os.fstat(fd).st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", name)
         chunks = []
@@ -78,6 +98,12 @@ def has_writer(fd: int) -> bool:
         return error.errno == errno.EAGAIN
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def allocated(path: Path) -> int:
+    """How many bytes the file takes on the disk; some file systems know it only later, so at least its size."""
+    status = os.stat(path, follow_symlinks=False)
+    return max(status.st_blocks * 512, status.st_size)
 
 
 def points_to(link: Path, target: str) -> bool:

@@ -12,14 +12,17 @@ from incomingd.fsio.writing import TEMPORARY
 _DEEPEST = 100_000
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path, *, of: int | None = None) -> None:
     """Remove ``path``, whatever it is, with all that is in it, following no link; nothing is done where it is gone.
 
     However deep: what is nested is moved up before it is emptied, so neither the stack nor the open descriptors grow.
+
+    ``of``: only that account's directories are emptied. Another one in there is removed if it holds nothing; if it
+    holds something, that stays and ``PermissionError`` is raised: who moved it there could not have removed it.
     """
     try:
         with directory(path) as fd:
-            _empty(fd)
+            _empty(fd, of)
         path.rmdir()
     except FileNotFoundError:
         return
@@ -27,18 +30,36 @@ def remove_tree(path: Path) -> None:
         path.unlink()
 
 
-def _empty(top: int) -> None:
+def _empty(top: int, of: int | None) -> None:
     number = 0
+    kept: set[str] = set()
     # Somebody may go on filling it: then it ends as "not empty".
     for _ in range(_DEEPEST):
-        folders = _unlink_files(top)
+        folders = [name for name in _unlink_files(top) if name not in kept]
         if not folders:
-            return
+            break
         for folder in folders:
+            if of is not None and os.stat(folder, dir_fd=top, follow_symlinks=False).st_uid != of:
+                kept.update(_kept_foreign(folder, top))
+                continue
             with directory(folder, top) as fd:
                 for nested in _unlink_files(fd):
                     number = _move_up(nested, fd, top, number)
             os.rmdir(folder, dir_fd=top)
+    if kept:
+        shown = ", ".join(sorted(kept)[:3])
+        raise PermissionError(errno.EPERM, f"it holds directories of other accounts ({shown}); remove them by hand")
+
+
+def _kept_foreign(folder: str, top: int) -> list[str]:
+    """Remove a directory of another account if it is empty; else its name."""
+    try:
+        os.rmdir(folder, dir_fd=top)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return [folder]
+    return []
 
 
 def _unlink_files(fd: int) -> list[str]:

@@ -5,7 +5,7 @@ same import goes on where it stood. A worker has limits on memory; one that dies
 it was reading, and nothing is changed.
 """
 
-import ctypes
+import contextlib
 import gc
 import os
 import resource
@@ -13,17 +13,18 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Self
 
 from incomingd import fsio, rules
 from incomingd.errors import Retry
 from incomingd.importing.reading import Reader, Task
 from incomingd.journal.staging import Item, Origin, Staging
-from incomingd.verify import overrides
+from incomingd.sandbox import limits
+from incomingd.verify import overrides, selftest
 
-_PR_SET_PDEATHSIG = 1
 #: Packages that a worker reads in one go.
 _AT_ONCE = 50
 #: Chunks for each worker that are under way: what is being noted must not let them wait.
@@ -32,70 +33,97 @@ _AHEAD = 6
 _KEEP_AT_ONCE = 2000
 
 _Numbered = list[tuple[int, Origin]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What a worker has read of a chunk, and why it went no further; empty if all of it was."""
+
+    items: list[Item]
+    failure: str = ""
+
+
 _reader: Reader | None = None
 
 
 def load(task: Task, staging: Staging, origins: Sequence[Origin], done: Callable[[int], None]) -> None:
-    """Read every origin into ``staging``; ``done`` is told how many more were read. Raises ``Retry``."""
+    """Read every origin into ``staging``; ``done`` is told how many more were read. Raises ``Retry`` and ``Halt``."""
     if not origins:
         return
+    selftest.run()
     overrides.load([task.suite])  # what is wrong with the files a worker could not say
     numbered = enumerate(origins, staging.next_id())
     workers = min(task.config.service.workers or os.cpu_count() or 1, -(-len(origins) // _AT_ONCE))
+    with _processes(workers, task) as pool, _Keeper(task, staging) as keeper:
+        for read in _read_all(pool, iter(lambda: list(islice(numbered, _AT_ONCE)), []), workers * _AHEAD):
+            keeper.add(read.items)
+            done(len(read.items))
+            if read.failure:
+                raise Retry(read.failure)
+
+
+@contextlib.contextmanager
+def _processes(count: int, task: Task) -> Iterator[ProcessPoolExecutor]:
+    """The processes that read. If something fails here, or is interrupted, they are ended where they are."""
     # Spawned, not forked: this process may have a thread that draws.
-    with (
-        ProcessPoolExecutor(workers, get_context("spawn"), _begin, (task, os.getpid())) as pool,
-        _Keeper(task, staging) as keeper,
-    ):
-        kept: list[Item] = []
-        for items in _read_all(pool, iter(lambda: list(islice(numbered, _AT_ONCE)), []), workers * _AHEAD):
-            kept += items
-            done(len(items))
-            keeper.look()
-            if len(kept) >= _KEEP_AT_ONCE:
-                keeper.keep(kept)
-                kept = []
-        keeper.keep(kept)
-        keeper.finish()
+    with ProcessPoolExecutor(count, get_context("spawn"), _begin, (task, os.getpid())) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 class _Keeper:
-    """Notes what was read once it is on the disk; while it waits for that the workers go on."""
+    """Notes what was read once it is on the disk; while it waits for that the workers go on.
+
+    At the end all that was read is noted, also if the import fails: it is not read again.
+    """
 
     def __init__(self, task: Task, staging: Staging) -> None:
         self._folder, self._staging = task.folder, staging
+        self._read: list[Item] = []
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._synced: Future[None] | None = None
-        self._items: Sequence[Item] = ()
+        self._items: list[Item] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._beside.shutdown()
+        try:
+            self._keep()
+            self._finish()
+        finally:
+            self._beside.shutdown()
 
-    def keep(self, items: Sequence[Item]) -> None:
-        """Have these synced, and note those before them."""
-        self.finish()
-        self._items = items
+    def add(self, items: Sequence[Item]) -> None:
+        """These were read; note what is on the disk by now."""
+        self._read += items
+        if self._synced is not None and self._synced.done():
+            self._finish()
+        if len(self._read) >= _KEEP_AT_ONCE:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Have what was read synced, and note what was before."""
+        self._finish()
+        self._items, self._read = self._read, []
         self._synced = self._beside.submit(fsio.sync_file_systems, [self._folder])
 
-    def look(self) -> None:
-        """Note what is on the disk by now."""
-        if self._synced is not None and self._synced.done():
-            self.finish()
-
-    def finish(self) -> None:
-        """Wait until all are noted."""
+    def _finish(self) -> None:
+        """Wait until what is being synced is noted."""
         if self._synced is not None:
             self._synced.result()
             self._staging.add(self._items)
             self._synced = None
 
 
-def _read_all(pool: ProcessPoolExecutor, chunks: Iterator[_Numbered], ahead: int) -> Iterator[list[Item]]:
+def _read_all(pool: ProcessPoolExecutor, chunks: Iterator[_Numbered], ahead: int) -> Iterator[_Read]:
     """What each chunk came to, in the order in which they are ready; at most ``ahead`` chunks are under way."""
-    waiting: dict[Future[list[Item]], _Numbered] = {}
+    waiting: dict[Future[_Read], _Numbered] = {}
     for chunk in chunks:
         waiting[pool.submit(_read, chunk)] = chunk
         if len(waiting) >= ahead:
@@ -104,7 +132,7 @@ def _read_all(pool: ProcessPoolExecutor, chunks: Iterator[_Numbered], ahead: int
         yield from _ready(waiting)
 
 
-def _ready(waiting: dict[Future[list[Item]], _Numbered]) -> Iterator[list[Item]]:
+def _ready(waiting: dict[Future[_Read], _Numbered]) -> Iterator[_Read]:
     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
         chunk = waiting.pop(future)
         try:
@@ -116,25 +144,23 @@ def _ready(waiting: dict[Future[list[Item]], _Numbered]) -> Iterator[list[Item]]
 
 def _begin(task: Task, parent: int) -> None:
     global _reader  # noqa: PLW0603  # what the worker process is for
-    # A worker waits for its queue for ever; where its parent is killed, nobody would end it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    # A worker waits for its queue for ever; if its parent is killed, nothing else would end it.
+    limits.end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     _reader = Reader(task)
     gc.freeze()  # what was imported is no garbage: it need not be looked through again and again
-    most = task.config.checks.worker_memory
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    limits.at_most({resource.RLIMIT_AS: task.config.checks.worker_memory})
 
 
-def _read(chunk: _Numbered) -> list[Item]:
+def _read(chunk: _Numbered) -> _Read:
     assert _reader is not None  # noqa: S101  # _begin has made it
-    items = []
+    items: list[Item] = []
     for number, origin in chunk:
         try:
             items.append(_reader.read(number, origin))
+        except Retry as failure:
+            return _Read(items=items, failure=str(failure))
         except MemoryError:
             problem = rules.CHECK_MEMORY.problem("reading it takes more memory than that", file=origin.path)
             items.append(Item(id=number, origin=origin, problems=(problem,), package=None))
-    return items
+    return _Read(items=items)

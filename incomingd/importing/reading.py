@@ -1,10 +1,11 @@
 """Takes and checks one package: what a worker process does. The rules are those of an upload, less its .changes.
 
-The file is copied (or linked) first, and only the copy is looked at. Section and priority are what the package says of
-itself; a .dsc may be signed by anybody, since the operator vouches for it.
+The file is copied (or linked) first, at most as many bytes as are listed, and only the copy is looked at; nothing is
+kept of what cannot be imported. Section and priority are what the package says of itself; a .dsc may be signed by
+anybody, since the operator vouches for it.
 """
 
-import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from pathlib import Path
 from incomingd import fsio, rules
 from incomingd.config import Config, SuiteConfig
 from incomingd.errors import Retry
-from incomingd.importing.repository import fetch, is_address
+from incomingd.importing.remote import Server, TooLongError
 from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
 from incomingd.model import FILE_NAME, BinaryKind, FileEntry, Problem, SourcePackage, plain, pool_directory
-from incomingd.publish.stanza import packages_stanza, sources_stanza
+from incomingd.publish.stanza import packages_stanza, size_faults, sources_stanza
 from incomingd.verify import deb822, overrides, policy
 from incomingd.verify.binary import check_alone
 from incomingd.verify.changes import read_rows
@@ -27,11 +28,24 @@ from incomingd.verify.source import SourceContext, check_source
 
 #: Packages in one folder of the staging area.
 _IN_FOLDER = 1000
+#: No limit: a file that no index lists.
+_ANY = 1 << 62
+
+
+class _UnlistedError(Exception):
+    """A file is not the one that is listed."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What an import is: into which suite and component (None: as each section says), staged where, by whose rules."""
+    """What an import is: into which suite and component (None: as each section says), staged where, by whose rules.
+
+    ``server`` is where its files are fetched from; None if they are on this machine.
+    """
 
     config: Config
     suite: SuiteConfig
@@ -40,6 +54,7 @@ class Task:
     link: bool
     now: datetime
     keyring: Path
+    server: Server | None = None
 
 
 class Reader:
@@ -48,6 +63,7 @@ class Reader:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._made: set[Path] = set()
+        self._warnings: list[Problem] = []  # of the package in hand
         self._overrides = overrides.load([task.suite])
         self._verifier = Verifier(keyring=Keyring(task.keyring).public, keys=Keyring(task.keyring).load(), now=task.now)
 
@@ -56,6 +72,7 @@ class Reader:
         name = origin.path.rpartition("/")[2]
         problems: list[Problem]
         package: StagedPackage | None = None
+        self._warnings = []
         try:
             if not FILE_NAME.fullmatch(name):
                 problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))]
@@ -67,29 +84,64 @@ class Reader:
             problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=name)]
         except FileNotFoundError:
             problems = [rules.MISSING_FILE.problem("it is listed, and it is not there", file=name)]
+        except _UnlistedError as error:
+            problems = [error.problem]
         except PermissionError as error:
             raise Retry(f"{origin.path}: cannot be read by the user {os.geteuid()}, who runs incomingd") from error
         if package is not None:
             problems += self._fits(package, name)
-            if origin.sha256 not in (None, package.sha256):
-                found = f"its SHA256 is {package.sha256}, and the index of the repository has {origin.sha256}"
-                problems.append(rules.CHECKSUM_MISMATCH.problem(found, file=name))
+        if problems:
+            self._remove(number, name)
         return Item(
-            id=number, origin=origin, problems=tuple(dict.fromkeys(problems)), package=None if problems else package
+            id=number,
+            origin=origin,
+            problems=tuple(dict.fromkeys(problems)),
+            warnings=tuple(self._warnings),
+            package=None if problems else package,
         )
 
-    def _copy(self, path: str, staged: str) -> FileEntry:
-        """Stage one file, below the import's folder; what it holds."""
-        target = self._task.folder / staged
+    def _take(self, origin: Origin, staged: str) -> FileEntry:
+        """Stage the package itself. What an index lists has its size and SHA256, or is looked at no further."""
+        name = origin.path.rpartition("/")[2]
+        try:
+            entry = self._copy(origin.path, staged, origin.size if origin.sha256 else _ANY, origin)
+        except TooLongError as error:
+            found = f"it has more than the {origin.size} bytes that the index of the repository lists"
+            raise _UnlistedError(rules.CHECKSUM_MISMATCH.problem(found, file=name)) from error
+        if origin.sha256 and (entry.size, entry.digests.sha256) != (origin.size, origin.sha256):
+            found = (
+                f"it has {entry.size} bytes and the SHA256 {entry.digests.sha256}, and the index of the repository has "
+                f"{origin.size} and {origin.sha256}"
+            )
+            raise _UnlistedError(rules.CHECKSUM_MISMATCH.problem(found, file=entry.name))
+        return entry
+
+    def _copy(self, path: str, staged: str, limit: int, origin: Origin) -> FileEntry:
+        """Stage one file of at most ``limit`` bytes, below the import's folder; what it holds.
+
+        A link is followed only if an index lists what is behind it. Raises :class:`TooLongError`.
+        """
+        target, server = self._task.folder / staged, self._task.server
+        name = path.rpartition("/")[2]
         if target.parent not in self._made:
             fsio.make_directories(target.parent, 0o700)
             self._made = {target.parent}  # the next one is nearly always in there, too
-        if is_address(path):
-            fsio.write_new(target, fetch(path))
-            entry = replace(fsio.hash_file(target), name=path.rpartition("/")[2])
-        else:
-            entry = fsio.take_copy(Path(path), target, link=self._task.link)
-        return entry
+        try:
+            if server is None:
+                source = Path(os.path.realpath(path) if origin.sha256 else path)
+                return replace(fsio.take_copy(source, target, link=self._task.link, limit=limit), name=name)
+            fsio.write_new(target, server.chunks(path.removeprefix(f"{server.base}/"), limit))
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise TooLongError from error
+        return replace(fsio.hash_file(target), name=name)
+
+    def _remove(self, number: int, name: str) -> None:
+        """Nothing is kept of what cannot be imported."""
+        folder = self._task.folder / str(number // _IN_FOLDER)
+        fsio.remove(folder / f"{number}-{name}")
+        fsio.remove_tree(folder / str(number))
 
     def _component(self, origin: Origin) -> Callable[[str, str], str]:
         """How the component follows from a section and a file's name: not at all, where somebody has said it."""
@@ -97,8 +149,9 @@ class Reader:
         return lambda section, name: said or policy.component(section, [self._task.suite], name)
 
     def _fits(self, package: StagedPackage, file: str) -> list[Problem]:
-        """The suite has its component and architecture."""
-        suite, problems = self._task.suite, []
+        """The suite has its component and architecture, and room for its stanza."""
+        suite = self._task.suite
+        problems = list(size_faults(package.stanza, file, suite.checks.max_stanza))
         if package.component not in suite.components:
             known = ", ".join(suite.components)
             problems.append(
@@ -120,8 +173,15 @@ class Reader:
     def _binary(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
         name = origin.path.rpartition("/")[2]
         staged = f"{number // _IN_FOLDER}/{number}-{name}"
-        entry = self._copy(origin.path, staged)
-        outcome = check_alone(self._task.folder / staged, entry, self._component(origin), self._task.now)
+        entry = self._take(origin, staged)
+        outcome = check_alone(
+            self._task.folder / staged,
+            entry,
+            self._component(origin),
+            self._task.now,
+            max_stanza=self._task.suite.checks.max_stanza,
+        )
+        self._warnings += outcome.warnings
         if outcome.package is None or outcome.problems:
             return None, list(outcome.problems)
         binary = self._overrides.placed(outcome.package, self._component(origin))
@@ -147,21 +207,18 @@ class Reader:
     # -- sources ------------------------------------------------------------------------------------------------------
 
     def _source(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
-        where, _, name = origin.path.rpartition("/")
+        name = origin.path.rpartition("/")[2]
         beside = f"{number // _IN_FOLDER}/{number}"
         staged = f"{beside}/{name}"
-        entry = self._copy(origin.path, staged)
+        entry = self._take(origin, staged)
         text, problems = self._text(staged, entry)
         if text is None:
             return None, problems
         stanza, more = deb822.parse(text, entry.name)
         if stanza is None:
             return None, [*problems, *more]
-        taken: dict[str, FileEntry] = {}
-        for row in read_rows(stanza, entry.name, columns=3)[0]:
-            if FILE_NAME.fullmatch(row.name):
-                with contextlib.suppress(FileNotFoundError):  # an orig may be in the archive already
-                    taken[row.name] = self._copy(f"{where}/{row.name}", f"{beside}/{row.name}")
+        taken, more = self._beside(stanza, origin, beside)
+        problems += more
         section, priority = _place(stanza)
         context = SourceContext(
             source=stanza.get("Source"),
@@ -175,10 +232,29 @@ class Reader:
         )
         outcome = check_source(text, entry, context)
         problems += outcome.problems
+        self._warnings += outcome.warnings
         if outcome.package is None or problems:
             return None, problems
         source = self._overrides.placed(outcome.package, self._component(origin))
         return self._staged_source(source, staged, taken.__contains__), []
+
+    def _beside(self, stanza: deb822.Stanza, origin: Origin, staged: str) -> tuple[dict[str, FileEntry], list[Problem]]:
+        """Stage the files that a .dsc lists from beside it."""
+        where, _, name = origin.path.rpartition("/")
+        taken: dict[str, FileEntry] = {}
+        problems = []
+        rows, faults = read_rows(stanza, name, columns=3)
+        for row in () if faults else rows:  # check_source tells the faults
+            if not FILE_NAME.fullmatch(row.name):
+                continue
+            try:
+                taken[row.name] = self._copy(f"{where}/{row.name}", f"{staged}/{row.name}", row.size, origin)
+            except FileNotFoundError:
+                continue  # an orig may be in the archive already
+            except TooLongError:
+                found = f"it has more than the {row.size} bytes that {name} lists"
+                problems.append(rules.SIZE_MISMATCH.problem(found, file=row.name))
+        return taken, problems
 
     def _text(self, staged: str, entry: FileEntry) -> tuple[bytes | None, list[Problem]]:
         """The .dsc's text, without its signature."""

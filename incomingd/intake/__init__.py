@@ -3,10 +3,13 @@
 ::
 
     hints, watch       events say "look now" (inotify, pyinotify, polling); they decide nothing
-    scan               what lies there
+    scan, sweep        what lies there, read some entries at a time
+    listing            what a .changes seems to list, read within bounds
     ripeness, waiting  when an upload is complete and quiet
+    accounts           what one account may use, so that no other waits for it
     door               one incoming directory: rows for whoever is seen, order for whoever is taken
-    claim              the one rename out of the uploader's reach
+    ownership          whose the files of an upload are, and which it may have
+    claim, flat        the one rename out of the uploader's reach
     seal               the daemon's own copy
     remains            what is kept or removed when an upload has ended
 
@@ -65,6 +68,7 @@ class Intake:
         on_change: Callable[[Upload], None],
         on_taking: Callable[[Sequence[Upload]], None],
         on_claimed: Callable[[Upload], None],
+        on_ended: Callable[[Upload], None],
     ) -> None:
         self._hints = Hints()
         self._clock = clock
@@ -75,6 +79,7 @@ class Intake:
             on_change=on_change,
             on_taking=on_taking,
             on_claimed=on_claimed,
+            on_ended=on_ended,
         )
         self._lock = threading.Lock()
         self._watching = False

@@ -20,22 +20,25 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from incomingd import fsio, rules
 from incomingd.config import QueueConfig
 from incomingd.errors import Retry
-from incomingd.intake import claim, scan
+from incomingd.intake import claim, delayed, probe, scan
+from incomingd.intake.accounts import Room, TimeBudget, in_turn
 from incomingd.intake.hints import Heard, Hints
+from incomingd.intake.listing import Listings
 from incomingd.intake.oddities import Oddities
-from incomingd.intake.remains import reject_remains
+from incomingd.intake.ownership import shown
 from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Key, Survey
-from incomingd.intake.waiting import TRY_AGAIN, Waiting
+from incomingd.intake.sweep import Sweep, followed
+from incomingd.intake.waiting import ROOM_PAUSE, TRY_AGAIN, Waiting
 from incomingd.intake.watch import Watch
 from incomingd.journal.uploads import StaleMoveError, Uploads
-from incomingd.model import Upload, UploadKind, plain
+from incomingd.model import Owner, Upload, UploadKind, plain
 from incomingd.places import Places
 from incomingd.states import Stage
 
@@ -43,6 +46,10 @@ log = logging.getLogger(__name__)
 
 #: New uploads registered, and uploads taken, in one look; the next look follows at once.
 _AT_ONCE = 500
+#: Seconds for which health tells of a name that had to be renamed.
+_TOLD_FOR = 3600.0
+#: Names that were renamed in and are remembered until they are registered.
+_MOST_HELD = 100_000
 #: Seconds until what changed under a look is looked at again.
 _SOON = 0.05
 
@@ -51,7 +58,8 @@ _SOON = 0.05
 class Desk:
     """What every door works with: the journal's uploads, the box for hints, the clock, and who is to be told.
 
-    ``on_taking`` is told before uploads are renamed away, ``on_claimed`` of each that was.
+    ``on_taking`` is told before uploads are renamed away, ``on_claimed`` of each that was, and ``on_ended`` of one that
+    was only put aside.
     """
 
     uploads: Uploads
@@ -60,6 +68,9 @@ class Desk:
     on_change: Callable[[Upload], None]
     on_taking: Callable[[Sequence[Upload]], None]
     on_claimed: Callable[[Upload], None]
+    on_ended: Callable[[Upload], None]
+    listings: Listings = field(default_factory=Listings)
+    budget: TimeBudget = field(default_factory=TimeBudget)
 
 
 class Door:
@@ -78,6 +89,10 @@ class Door:
         self._identity: tuple[int, int] | None = None
         self._area_fault = ""
         self._probe_at = float("-inf")
+        self._beyond: list[str] = []  # accounts that have more here than is followed
+        self._renamed: list[str] = []  # names of other accounts, in place of a folder for delayed uploads
+        self._renamed_at = float("-inf")
+        self._sweep = Sweep()
         self._oddities = Oddities()
         self._watch: Watch | None = None
 
@@ -116,7 +131,7 @@ class Door:
         """Nobody looks here any more. A folder for delayed uploads would look like an upload then."""
         self.stop_watching()
         if self.queue.delay is not None:
-            claim.remove_delayed(self.queue)
+            delayed.remove(self.queue)
 
     def look(self, moment: Moment) -> float:
         """One look; the monotonic time when the next one is of use."""
@@ -154,7 +169,7 @@ class Door:
     def _look(self, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
         self._finish_claims(waiting, moment)
         try:
-            with self._opened() as fd:
+            with self._opened(moment) as fd:
                 return self._look_in(fd, moment, waiting, faults)
         except OSError as error:
             self._identity, self.settling = None, False
@@ -167,9 +182,9 @@ class Door:
             return moment.monotonic + TRY_AGAIN
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        if self.queue.delay is not None and not os.path.lexists(self.queue.path):
-            claim.make_delayed(self.queue)
+    def _opened(self, moment: Moment) -> Iterator[int]:
+        if self.queue.delay is not None and (renamed := delayed.prepare(self.queue)):
+            self._renamed, self._renamed_at = renamed, moment.monotonic
         with claim.opened(self.queue) as fd:
             yield fd
 
@@ -179,12 +194,14 @@ class Door:
         self._check_area(identity, now)
         # The folders for delayed uploads have no watch: what was heard of the queue is all of its incoming directory's.
         heard = self._desk.hints.take(self.queue.name) if self.queue.delay is None else Heard()
-        found = scan.survey(fd, delayed=self.queue.delay is None and self.queue.delayed > 0)
-        self._withdraw(found, waiting, identity, now)
+        found = self._read(fd, waiting, heard)
+        if found.complete:
+            self._withdraw(fd, found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()
         self._oddities.note_arrivals({found.uploads[key] for key in new}, heard.names, now, announced=not fresh)
-        self._meet(found, waiting, identity, heard)
-        ready = self._examine(fd, moment, waiting)
+        self._meet(fd, found, waiting, identity, heard)
+        room = self._room(waiting, now)
+        ready = self._examine(fd, moment, waiting, room)
         if self._area_fault:
             faults.append(self._area_fault)
             for one in ready:
@@ -192,38 +209,60 @@ class Door:
         else:
             for one in ready[_AT_ONCE:]:
                 one.due = now
-            self._take(ready[:_AT_ONCE], waiting, moment)
+            self._take(fd, self._within(room, ready[:_AT_ONCE], now), waiting, moment)
         self._tell(waiting, now)
-        self._oddities.note_strays(found, waiting.values(), now, self.queue)
-        self._oddities.note_left(fd, found, moment, self.queue)
-        self._remove_strays(fd, moment)
+        if found.complete:
+            self._oddities.note_strays(found, waiting.values(), now, self.queue)
+            self._oddities.note_left(fd, found, moment, self.queue)
+            self._remove_strays(fd, moment)
         faults += self._oddities.sentences(self.queue, waiting.values(), now)
-        self.settling = any(one.settling for one in waiting.values())
+        if found.complete:
+            self._beyond = _beyond(found, self.queue)
+        faults += self._beyond
+        if now - self._renamed_at < _TOLD_FOR:
+            faults += self._renamed
+        self.settling = any(one.settling for one in waiting.values()) or not found.complete
+        if not found.complete:
+            return now + _SOON
         if len(new) > _AT_ONCE or len(ready) > _AT_ONCE:
             return now
         return min((one.due for one in waiting.values()), default=float("inf"))
 
+    def _read(self, fd: int, waiting: dict[Key, Waiting], heard: Heard) -> Survey:
+        announced = dict.fromkeys((*self._held, *heard.renamed_in, *heard.names))
+        return self._sweep.step(
+            fd,
+            {key: one.upload.uid for key, one in waiting.items()},
+            announced,
+            followed(self._places.config.limits),
+            delayed=self.queue.delay is None and self.queue.delayed > 0,
+        )
+
     def _remove_strays(self, fd: int, moment: Moment) -> None:
         for name in self._oddities.overdue(fd, moment, self.queue):
-            log.warning("%s: removed from %s, where it belonged to no upload", plain(name), self.queue.path)
             try:
-                os.unlink(name, dir_fd=fd)
+                if claim.remove_stray(self._places, self.queue, fd, name):
+                    log.warning("%s: removed from %s, where it belonged to no upload", plain(name), self.queue.path)
             except OSError as error:
                 log.warning("%s: cannot be removed: %s", plain(name), error.strerror)
 
     def _check_area(self, identity: tuple[int, int], now: float) -> None:
         # What is in incoming is on its file system, and that one is probed.
         if self.queue.delay is None and (identity != self._identity or (self._area_fault and now >= self._probe_at)):
-            self._area_fault = claim.area_fault(self._places, self.queue)
+            self._area_fault = probe.area_fault(self._places, self.queue)
             self._probe_at = now + TRY_AGAIN
         self._identity = identity
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
-    def _withdraw(self, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], now: float) -> None:
+    def _withdraw(
+        self, fd: int, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], now: float
+    ) -> None:
         gone = []
         for key in waiting.keys() - found.uploads.keys():
             one = waiting[key]
+            if found.steps > 1 and one.home == identity and os.access(one.file_name, os.F_OK, dir_fd=fd):
+                continue  # it came behind the place to which it had been read, or was given another name meanwhile
             one.settling = False
             one.gone_since = now if one.gone_since is None else one.gone_since
             moved = one.home is not None and one.home != identity
@@ -248,13 +287,18 @@ class Door:
         log.info("%s: withdrawn", plain(upload))
         return self._desk.uploads.reject(upload, [problem], self._desk.clock(), "withdrawn", target=Stage.CANCELLED)
 
-    def _meet(self, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard) -> None:
+    def _meet(
+        self, fd: int, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard
+    ) -> None:
         """Give everyone who is new a row, and note who was renamed in."""
         renamed_in = dict.fromkeys((*self._held, *heard.renamed_in))
         order = {name: number for number, name in enumerate(renamed_in, self._arrivals)}
         self._arrivals += len(order)
-        new = sorted(found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf")))
-        met = self._register(new[:_AT_ONCE])
+        by_order = sorted(
+            found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf"))
+        )
+        new = in_turn(by_order, found.accounts.get)
+        met = self._register(fd, found, new[:_AT_ONCE])
         waiting.update(met)
         for key, file_name in found.uploads.items():
             one = waiting.get(key)
@@ -265,47 +309,97 @@ class Door:
             one.file_name, one.home = file_name, identity
             if key[0] is UploadKind.DIRECTORY and file_name in order:
                 one.arrival, one.due = order[file_name], float("-inf")
-        self._held = [found.uploads[key] for key in new[_AT_ONCE:] if found.uploads[key] in order]
+        postponed = {found.uploads[key] for key in new[_AT_ONCE:]} | found.beyond_renamed
+        met_names = {one.file_name for one in waiting.values()} if not found.complete else set()
+        self._held = [n for n in order if n in postponed or not (found.complete or n in met_names)][:_MOST_HELD]
         for one in met.values():
             if one.arrival is None:  # the others are told of in a moment, when they have been taken
                 self._desk.on_change(one.upload)
 
-    def _register(self, keys: list[Key]) -> dict[Key, Waiting]:
-        if not keys:
+    def _register(self, fd: int, found: Survey, keys: list[Key]) -> dict[Key, Waiting]:
+        owners = {key: owner for key in keys if (owner := _owner(fd, found.uploads[key]))}
+        if not owners:
             return {}
+        at = self._desk.clock()
         with self._desk.uploads.together():
             seen = [
-                self._desk.uploads.see(name, self.queue.name, kind, self._desk.clock(), "seen", delay=self.queue.delay)
-                for kind, name in keys
+                self._desk.uploads.see(
+                    name, self.queue.name, kind, at, "seen", delay=self.queue.delay, owner=owners[kind, name]
+                )
+                for kind, name in owners
             ]
         return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in seen}
 
     # -- looking and taking -------------------------------------------------------------------------------------------
 
-    def _examine(self, fd: int, moment: Moment, waiting: dict[Key, Waiting]) -> list[Waiting]:
-        """Those that are to be taken now, in the order in which they became ready."""
-        ready = []
-        for one in waiting.values():
-            if one.due > moment.monotonic or one.gone_since is not None:
-                continue
-            try:
-                if one.is_ready(fd, moment, self.queue):
-                    ready.append(one)
-            except (FileNotFoundError, NotADirectoryError):
-                one.due = moment.monotonic + _SOON
-            except OSError as error:
-                one.returned(error.strerror or str(error), moment.monotonic)
-        return sorted(ready, key=Waiting.order)
+    def _room(self, waiting: dict[Key, Waiting], now: float) -> Room:
+        """What each account may still have on its way; read only if something is due."""
+        is_due = any(one.due <= now for one in waiting.values())
+        return Room(self._places.config.limits, self._desk.uploads.in_flight() if is_due else {})
 
-    def _take(self, ready: list[Waiting], waiting: dict[Key, Waiting], moment: Moment) -> None:
-        if not ready:
+    def _examine(self, fd: int, moment: Moment, waiting: dict[Key, Waiting], room: Room) -> list[Waiting]:
+        """Those that are to be taken now: accounts in turn, each one's in the order in which they became ready."""
+        now, budget = moment.monotonic, self._desk.budget
+        some = [one for one in waiting.values() if one.due <= now and one.gone_since is None]
+        # Those that wait for room come before what their accounts have sent since.
+        limited = [one for one in waiting.values() if one.due > now and one.limited_since is not None] if some else []
+        due = [*some, *limited]
+        ready = []
+        for one in in_turn(sorted(due, key=lambda one: (one.due, one.order())), _account):
+            uid = one.upload.uid
+            if one.limited_since is not None and room.close_if_full(uid, one.size):
+                one.due = now + ROOM_PAUSE
+                continue
+            if pause := budget.wait(uid, now):
+                one.due = now + pause
+                continue
+            with budget.spent(uid, now):
+                if self._is_ready(one, fd, moment):
+                    ready.append(one)
+        return in_turn(sorted(ready, key=Waiting.order), _account)
+
+    def _is_ready(self, one: Waiting, fd: int, moment: Moment) -> bool:
+        try:
+            return one.is_ready(fd, moment, self.queue, self._desk.listings)
+        except (FileNotFoundError, NotADirectoryError):
+            one.due = moment.monotonic + _SOON
+        except OSError as error:
+            one.returned(error.strerror or str(error), moment.monotonic)
+        return False
+
+    def _within(self, room: Room, ready: list[Waiting], now: float) -> list[Waiting]:
+        """Those whose accounts have room for them. The others wait, and say so."""
+        within = []
+        for one in ready:
+            if room.close_if_full(one.upload.uid, one.size):
+                one.limit(room.reason(one.upload.uid), now)
+            else:
+                room.take(one.upload.uid, one.size)
+                within.append(one)
+        return within
+
+    def _take(self, fd: int, ready: list[Waiting], waiting: dict[Key, Waiting], moment: Moment) -> None:
+        # Whose an upload is counts from now on: what has that name and another owner is not taken for it.
+        found = [(one, owner) for one in ready if (owner := _owner(fd, one.file_name))]
+        owned = [(one, owner) for one, owner in found if one.upload.uid in (None, owner.uid)]
+        self._end_replaced([one for one, owner in found if one.upload.uid not in (None, owner.uid)], waiting)
+        if not owned:
             return
         at = self._desk.clock()
         with self._desk.uploads.together():
             claimed = [
-                self._desk.uploads.claim(one.upload, at, one.members, "claimed", due_at=self._due(one.upload, at))
-                for one in ready
+                self._desk.uploads.claim(
+                    one.upload,
+                    at,
+                    one.members,
+                    "claimed",
+                    due_at=self._due(one.upload, at),
+                    owner=owner,
+                    size=one.size,
+                )
+                for one, owner in owned
             ]
+        ready = [one for one, _ in owned]
         for one, upload in zip(ready, claimed, strict=True):
             one.upload = upload
             del waiting[one.key]
@@ -313,6 +407,12 @@ class Door:
         self._desk.on_taking(claimed)
         self._unfinished = ready
         self._finish_claims(waiting, moment)
+
+    def _end_replaced(self, replaced: list[Waiting], waiting: dict[Key, Waiting]) -> None:
+        """Under these names is another account's upload by now. The next look meets it as a new one."""
+        for one in replaced:
+            del waiting[one.key]
+            self._desk.on_change(self._cancel(one.upload))
 
     def _due(self, upload: Upload, at: datetime) -> datetime | None:
         """When an upload that is taken now is due. Commands are obeyed at once, wherever they are put."""
@@ -324,11 +424,12 @@ class Door:
         """The renames that the journal has; one that fails stays in the list until it is told what became of it."""
         if not self._unfinished:
             return
-        listed = Counter(name for one in (*waiting.values(), *self._unfinished) for name in (one.members or ())[1:])
+        # A file is shared with other uploads of the same owner only: what another account lists keeps nothing here.
+        listed = Counter(shared for one in (*waiting.values(), *self._unfinished) for shared in _listed(one))
         while self._unfinished:
             one = self._unfinished[0]
-            listed.subtract((one.members or ())[1:])
-            elsewhere = {name for name in (one.members or ())[1:] if listed[name] > 0}
+            listed.subtract(_listed(one))
+            elsewhere = {name for uid, name in _listed(one) if listed[uid, name] > 0}
             try:
                 self._finish_claim(one, waiting, moment, elsewhere)
             except StaleMoveError:
@@ -359,8 +460,7 @@ class Door:
         ended = self._desk.uploads.reject(
             one.upload, [one.problem], self._desk.clock(), "abandoned", target=Stage.ABANDONED
         )
-        self._desk.on_change(ended)
-        reject_remains(self._places, ended, self.queue)
+        self._desk.on_ended(ended)
 
     def _put_back(self, one: Waiting, reason: str, waiting: dict[Key, Waiting], moment: Moment) -> None:
         one.returned(reason, moment.monotonic)
@@ -379,6 +479,31 @@ class Door:
                 self._desk.uploads.log(one.upload.id, self._desk.clock(), text)
         for one, _ in news:
             self._desk.on_change(self._desk.uploads.get(one.upload.id))
+
+
+def _listed(one: Waiting) -> list[tuple[int | None, str]]:
+    """The files that a flat upload lists, with its owner."""
+    return [(one.upload.uid, name) for name in (one.members or ())[1:]]
+
+
+def _beyond(found: Survey, queue: QueueConfig) -> list[str]:
+    return [
+        f"{shown(uid)} has {count} more uploads in {queue.path} than are followed; they have no status until others of "
+        "that account have gone"
+        for uid, count in sorted(found.beyond.items())
+    ]
+
+
+def _account(one: Waiting) -> int | None:
+    return one.upload.uid
+
+
+def _owner(fd: int, file_name: str) -> Owner | None:
+    """None where it has gone since it was seen: the next look meets what is there then."""
+    try:
+        return scan.owner(fd, file_name)
+    except OSError:
+        return None
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -24,6 +24,8 @@ _TOLD_FOR = 600.0
 _STRAY_AFTER = 60.0
 #: Strays are looked at for removal this often, in seconds.
 _CLEAN_EVERY = 60.0
+#: Uploads beyond their accounts' limits are told of after so many seconds: a moment of that is what the limits are for.
+_LIMITED_AFTER = 60.0
 #: Names that one sentence shows, and names that are followed.
 _SHOWN, _MOST = 5, 10_000
 #: Hidden names that are looked into, every minute.
@@ -91,6 +93,16 @@ class Oddities:
         refused = [one.refused for one in waiting if one.refused]
         if refused:
             found.append(_several(refused, "uploads", f"wait in {queue.path} and cannot be taken", "; "))
+        limited = [plain(one.file_name) for one in waiting if now - (one.limited_since or now) >= _LIMITED_AFTER]
+        if limited:
+            found.append(
+                _several(
+                    limited,
+                    "uploads",
+                    f"have waited in {queue.path} for {_LIMITED_AFTER:.0f} s and longer, since their accounts have too "
+                    "much on the way ([limits] per_account and bytes_per_account)",
+                )
+            )
         away = [plain(one.file_name) for one in waiting if one.gone_since is not None]
         if away:
             found.append(

@@ -6,6 +6,8 @@ Rules:
   are bounded, so that nobody can make a look long by filling a directory.
 * A .changes is read leniently and unverified, for one question only: is all that it lists there, at its listed size?
   The answer says when to take an upload, never whether it is good.
+* A .changes of another account than the upload's is not read, and of no file anything is told that its sender could
+  not read: no size, no digest, no line (:mod:`.ownership`).
 * The time of the last change is the newest ctime: the kernel sets it at every change of content, name, mode or owner,
   while an uploader sets mtime at will (``scp -p`` and ``rsync -a`` do). mtime counts in the fingerprint all the same.
 
@@ -18,23 +20,25 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from incomingd import fsio
 from incomingd.config import DELAYED, QueueConfig
-from incomingd.model import FILE_NAME, UploadKind, plain
+from incomingd.intake import ownership
+from incomingd.intake.listing import Listing, Listings
+from incomingd.intake.ownership import Ownership
+from incomingd.intake.ownership import account_name as _account
+from incomingd.model import Owner, UploadKind, plain
 
 CHANGES, COMMANDS = ".changes", ".commands"
 BINARIES = (".deb", ".udeb", ".ddeb")
 #: Made by mkfs in the root of a file system, and nobody's upload.
-_NOT_UPLOADS = frozenset({"lost+found"})
+NOT_UPLOADS = frozenset({"lost+found"})
 #: Entries beyond a queue's ``max_files`` that are looked at all the same: temporary files of rsync, and the like.
 SLACK = 100
-_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
-_SIGNED_END = b"-----END PGP SIGNATURE-----"
-_FILE_FIELD = re.compile(rb"(files|checksums-[a-z0-9]+):\s*", re.IGNORECASE)
-_TEXT_LIMIT = 1 << 20
+#: Bytes of .changes that are read of one upload. Of one that has more, none is read, and it is taken as it is.
+TEXTS_LIMIT = 8 << 20
 #: A file of an upload, also under the name that rsync gives it on the way: .hello_1.0-1_amd64.deb.Xy12ab
 _PACKAGING = re.compile(r"\.(changes|u?deb|ddeb|dsc)(\.[A-Za-z0-9]{6})?$")
 
@@ -45,36 +49,35 @@ Key = tuple[UploadKind, str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """The top level of one incoming directory: uploads by key with their file names, whatever else is there, and what
-    is being written under a hidden name."""
+    is being written under a hidden name.
+
+    ``complete`` is False as long as not all was read, and ``steps`` says in how many looks it was (:mod:`.sweep`);
+    ``accounts`` are those of uploads that are new; ``beyond`` counts, for each account, those that it has beyond what
+    is followed, ``beyond_renamed`` names those of them that were announced.
+    """
 
     uploads: dict[Key, str]
     others: frozenset[str]
     hidden: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What one .changes seems to list: names and sizes. ``whole`` is False where the text was cut off."""
-
-    files: tuple[tuple[str, int], ...] = ()
-    whole: bool = True
-    unreadable: bool = False
-
-
-#: Listings by file name, each with the state of the file that it was read from.
-Listings = MutableMapping[str, tuple[tuple[int, ...], Listing]]
+    complete: bool = True
+    steps: int = 1
+    accounts: Mapping[Key, int] = field(default_factory=dict)
+    beyond: Mapping[int, int] = field(default_factory=dict)
+    beyond_renamed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """One waiting upload at one moment. ``changed_at`` is in seconds of the file system's clock; ``lacking`` says
-    what is not there yet and is empty where all is; ``members`` are the files that belong to it, the .changes first."""
+    what is not there yet and is empty where all is; ``members`` are the files that belong to it, the .changes first;
+    ``size`` is that of its regular files, in bytes."""
 
     fingerprint: int
     changed_at: float
     lacking: str
     unreadable: bool
     members: tuple[str, ...]
+    size: int
 
 
 def survey(fd: int, *, delayed: bool = False) -> Survey:
@@ -84,22 +87,28 @@ def survey(fd: int, *, delayed: bool = False) -> Survey:
     others, hidden = set(), set()
     with os.scandir(fd) as entries:
         for entry in entries:
-            if entry.name in _NOT_UPLOADS:
+            if entry.name in NOT_UPLOADS:
                 continue
             if entry.name.startswith("."):
                 hidden.add(entry.name)
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                if delayed and entry.name == DELAYED:
-                    continue
-                uploads.setdefault((UploadKind.DIRECTORY, plain(entry.name)), entry.name)
-            elif entry.name.endswith(CHANGES):
-                uploads.setdefault((UploadKind.FLAT, plain(entry.name.removesuffix(CHANGES))), entry.name)
-            elif entry.name.endswith(COMMANDS):
-                uploads.setdefault((UploadKind.COMMANDS, plain(entry.name.removesuffix(COMMANDS))), entry.name)
-            else:
+            key = key_of(entry.name, is_directory=entry.is_dir(follow_symlinks=False))
+            if key is None:
                 others.add(entry.name)
+            elif not (delayed and entry.name == DELAYED):
+                uploads.setdefault(key, entry.name)
     return Survey(uploads=uploads, others=frozenset(others), hidden=frozenset(hidden))
+
+
+def key_of(name: str, *, is_directory: bool) -> Key | None:
+    """The upload that a visible name in incoming stands for; None for a file of another upload, or of none."""
+    if is_directory:
+        return UploadKind.DIRECTORY, plain(name)
+    if name.endswith(CHANGES):
+        return UploadKind.FLAT, plain(name.removesuffix(CHANGES))
+    if name.endswith(COMMANDS):
+        return UploadKind.COMMANDS, plain(name.removesuffix(COMMANDS))
+    return None
 
 
 def hidden_since(fd: int, name: str, queue: QueueConfig) -> float | None:
@@ -157,6 +166,13 @@ def entries(fd: int, queue: QueueConfig) -> Iterator[tuple[str, os.stat_result]]
             yield entry.name, status
 
 
+def owner(fd: int, file_name: str) -> Owner:
+    """Who owns an upload of the incoming directory ``fd``: its directory, or its .changes. Raises ``OSError``."""
+    status = os.stat(file_name, dir_fd=fd, follow_symlinks=False)
+    operator = stat.S_ISDIR(status.st_mode) and ownership.of_directory(status).anyone
+    return Owner(uid=status.st_uid, account=_account(status.st_uid), operator=operator)
+
+
 def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:
     """Look at one upload of the incoming directory ``fd``. ``listings`` is kept from look to look by the caller."""
     if kind is UploadKind.DIRECTORY:
@@ -166,23 +182,44 @@ def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listing
 
 def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Sight:
     with fsio.directory(name, fd) as own:
-        statuses = {"": os.fstat(own), **dict(entries(own, queue))}
+        top = os.fstat(own)
+        mine = ownership.of_directory(top)
+        statuses = {"": top, **dict(entries(own, queue))}
         if len(statuses) > queue.max_files + SLACK:
             # More will not make it better, and reading on is what an attacker wants: to be taken, and refused.
             return _sight(statuses, "", unreadable=False, members=())
-        changes = sorted(n for n in statuses if n.endswith(CHANGES) and not n.startswith("."))[: queue.max_changes + 1]
+        changes = sorted(n for n in statuses if n.endswith(CHANGES) and not n.startswith("."))
+        texts = {statuses[name].st_ino: statuses[name].st_size for name in changes}
+        if len(changes) > queue.max_changes or sum(texts.values()) > TEXTS_LIMIT:
+            return _sight(statuses, "", unreadable=False, members=())  # the same
         if not changes:
             debs = tuple(name for name in sorted(statuses) if name.endswith(BINARIES) and not name.startswith("."))
             lacking = _bare_lacking(statuses, debs) if queue.allow_bare_debs else "there is no .changes yet"
+            if lacking and (inside := nested(statuses.items())):
+                lacking += f"; {inside}"
             return _sight(statuses, lacking, unreadable=False, members=debs)
-        found = [_listing(own, n, statuses[n], listings) for n in changes]
-    lacking = next(filter(None, (_lacking(n, li, statuses) for n, li in zip(changes, found, strict=True))), "")
+        found = [listings.read(own, n, statuses[n], mine, queue.max_files) for n in changes]
+    # What belongs to another account is nothing to wait for: the upload is refused for it.
+    here = {name: status for name, status in statuses.items() if mine.allows(status)}
+    foreign = statuses.keys() - here.keys()
+    lacking = next(filter(None, (_lacking(n, li, here, foreign) for n, li in zip(changes, found, strict=True))), "")
     listed = dict.fromkeys(n for li in found for n, _ in li.files if n in statuses)
     return _sight(
         statuses,
         lacking,
         unreadable=any(li.unreadable for li in found),
         members=tuple({**dict.fromkeys(changes), **listed}),
+    )
+
+
+def nested(files: Iterable[tuple[str, os.stat_result]]) -> str:
+    """What seems to have happened if an upload without a .changes holds a directory; empty if it holds none."""
+    inside = next((name for name, status in files if name and stat.S_ISDIR(status.st_mode)), "")
+    if not inside:
+        return ""
+    return (
+        f"it holds the directory {plain(inside)}: mv puts a directory into one that has the new name already; rename "
+        "with mv -T, under a name that is not in use"
     )
 
 
@@ -196,15 +233,22 @@ def _bare_lacking(statuses: Iterable[str], debs: Collection[str]) -> str:
 
 def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:
     statuses = {file_name: os.stat(file_name, dir_fd=fd, follow_symlinks=False)}
-    listing = _listing(fd, file_name, statuses[file_name], listings)
-    names = flat_members(file_name, listing)[: queue.max_files + 1]
+    mine = ownership.of_flat(os.fstat(fd), statuses[file_name].st_uid)
+    listing = listings.read(fd, file_name, statuses[file_name], mine, queue.max_files)
+    names = flat_members(file_name, listing)
     for name in names[1:]:
         try:
             statuses[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except OSError:
             continue
-    lacking = _lacking(file_name, listing, statuses)
-    return _sight(statuses, lacking, unreadable=listing.unreadable, members=names)
+    foreign = {name: status for name, status in statuses.items() if not mine.allows(status)}
+    here = {name: status for name, status in statuses.items() if name not in foreign}
+    # It counts as absent, and it is not waited for: its owner may leave it there for ever.
+    lacking = _lacking(file_name, listing, here, foreign)
+    whose = next((name for name in names if name in foreign), "")
+    if whose and lacking:
+        lacking += f"; {whose} {mine.refusal(foreign[whose].st_uid)}: it counts as absent"
+    return _sight(here, lacking, unreadable=listing.unreadable, members=tuple(n for n in names if n not in foreign))
 
 
 def flat_members(file_name: str, listing: Listing) -> tuple[str, ...]:
@@ -223,79 +267,59 @@ def _sight(
         lacking=lacking,
         unreadable=unreadable,
         members=members,
+        size=_size(statuses.values()),
     )
 
 
+def size_of(fd: int, name: str, queue: QueueConfig) -> int:
+    """The bytes of the regular files in the directory ``name`` of ``fd``; of no more files than a queue allows."""
+    with fsio.directory(name, fd) as own:
+        return _size(status for _, status in entries(own, queue))
+
+
+def _size(statuses: Iterable[os.stat_result]) -> int:
+    return sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
+
+
 def _mark(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (
+        *(status.st_ino, status.st_mode, status.st_uid, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )
 
 
-def _lacking(changes: str, listing: Listing, statuses: Mapping[str, os.stat_result]) -> str:
+def _lacking(
+    changes: str, listing: Listing, statuses: Mapping[str, os.stat_result], passed_over: Collection[str] = ()
+) -> str:
     if not listing.whole:
         return f"{plain(changes)} is cut off"
+    if listing.too_long:
+        return ""
     for name, size in listing.files:
         status = statuses.get(name)
-        if status is None:
+        if status is None and name not in passed_over:
             return f"{plain(changes)} lists {name}, which is not there"
-        if stat.S_ISREG(status.st_mode) and status.st_size != size:
-            return f"{name} has {status.st_size} bytes of the {size} that {plain(changes)} lists"
+        if status and stat.S_ISREG(status.st_mode) and status.st_size != size:
+            return f"{name} does not have the size that {plain(changes)} lists"
     return ""
-
-
-def _listing(fd: int, name: str, status: os.stat_result, listings: Listings) -> Listing:
-    mark = _mark(status)
-    known = listings.get(name)
-    if known and known[0] == mark:
-        return known[1]
-    found = read_listing(fd, name)
-    listings[name] = (mark, found)
-    return found
-
-
-def read_listing(fd: int, name: str) -> Listing:
-    """What the .changes ``name`` in ``fd`` seems to list. One that is no .changes at all lists nothing."""
-    try:
-        return _parse(fsio.read_regular(name, fd, _TEXT_LIMIT))
-    except FileNotFoundError:
-        return Listing(whole=False)
-    except OSError as error:
-        # A link, a FIFO or one that is too large: nothing to wait for, it will be refused.
-        return Listing(unreadable=error.errno in (errno.EACCES, errno.EPERM))
-
-
-def _parse(raw: bytes) -> Listing:
-    if not raw.strip() or (raw.startswith(_SIGNED) and _SIGNED_END not in raw):
-        return Listing(whole=False)
-    return Listing(files=tuple(dict(_rows(raw.splitlines())).items()))
-
-
-def _rows(lines: Iterable[bytes]) -> Iterator[tuple[str, int]]:
-    """The rows of Files and Checksums-* (deb-changes(5)): digest, size, in Files section and priority, and name."""
-    inside = False
-    for line in lines:
-        if not line.startswith((b" ", b"\t")):
-            inside = _FILE_FIELD.fullmatch(line) is not None
-            continue
-        columns = line.split()
-        if not inside or len(columns) not in (3, 5) or not columns[1].isdigit() or len(columns[1]) > 15:
-            continue
-        name = os.fsdecode(columns[-1])
-        if FILE_NAME.fullmatch(name):
-            yield name, int(columns[1])
 
 
 def is_open_for_writing(fd: int, kind: UploadKind, file_name: str, members: Iterable[str]) -> bool:
     """True where a process of this machine has one of an upload's files open for writing."""
     if kind is not UploadKind.DIRECTORY:
-        return _any_writer(fd, members)
+        try:
+            uid = os.stat(file_name, dir_fd=fd, follow_symlinks=False).st_uid
+        except FileNotFoundError:
+            return False
+        return _any_writer(fd, members, ownership.of_flat(os.fstat(fd), uid))
     with fsio.directory(file_name, fd) as own:
-        return _any_writer(own, members)
+        return _any_writer(own, members, ownership.of_directory(os.fstat(own)))
 
 
-def _any_writer(fd: int, members: Iterable[str]) -> bool:
+def _any_writer(fd: int, members: Iterable[str], mine: Ownership) -> bool:
     for name in members:
         try:
-            with fsio.regular(name, fd) as opened:
+            with fsio.regular(name, fd, mine.allows) as opened:
                 if fsio.has_writer(opened):
                     return True
         except OSError:  # not there, not readable, not regular: nothing to wait for

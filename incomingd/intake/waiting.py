@@ -4,18 +4,23 @@ Looks at the disk through :mod:`.scan` and decides through :mod:`.ripeness`. Fai
 vanishes, or is replaced by something else, while it is looked at: the next look meets what is there then.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from incomingd import rules
 from incomingd.config import QueueConfig
 from incomingd.intake import scan
 from incomingd.intake.claim import refusal
+from incomingd.intake.listing import Listings
 from incomingd.intake.ripeness import Action, Moment, Quiet, decide
-from incomingd.intake.scan import Key, Listings, Sight
+from incomingd.intake.scan import Key, Sight
 from incomingd.model import UPLOAD_NAME, Problem, Upload, UploadKind, plain
 
 #: Seconds between two tries to take what could not be taken.
 TRY_AGAIN = 5.0
+#: Names of a flat upload that are remembered while it waits: with a thousand uploads, some 40 MB.
+_NAMES_KEPT = 300
+#: Seconds between two looks whether an account has room for what waits.
+ROOM_PAUSE = 0.25
 #: Seconds between two looks whether a writer has closed its file.
 _WRITER_PAUSE = 0.5
 #: After so many seconds without a change an incomplete upload's log says what it waits for.
@@ -27,7 +32,8 @@ class Waiting:
     """An upload that waits in incoming. Times are monotonic seconds.
 
     ``home`` is the device and inode of the incoming directory that it was seen in; ``arrival`` numbers those that were
-    renamed in, in their order; ``refused`` says why it itself could not be taken, ``held`` why nothing can be.
+    renamed in, in their order; ``refused`` says why it itself could not be taken, ``held`` why nothing can be, or
+    nothing of its account, which is so since ``limited_since``. ``size`` is that of its files when it was ready.
     """
 
     upload: Upload
@@ -40,10 +46,11 @@ class Waiting:
     refused: str = ""
     held: str = ""
     told: str = ""
+    limited_since: float | None = None
+    size: int = 0
     seen: Sight | None = None
     problem: Problem | None = None
     _quiet: Quiet = field(default_factory=Quiet)
-    _listings: Listings = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -61,29 +68,41 @@ class Waiting:
         """Renamed in first, in the order of their renames; then by when they were last changed."""
         return (float("inf") if self.arrival is None else self.arrival), self._quiet.since, self.upload.id
 
-    def is_ready(self, fd: int, moment: Moment, queue: QueueConfig) -> bool:
+    def is_ready(self, fd: int, moment: Moment, queue: QueueConfig, listings: Listings) -> bool:
         """Look at it in the incoming directory ``fd``. True where it is to be taken now: as an upload, or, where
         ``problem`` was set, to be put aside."""
         self.refused = self.held = ""
-        action = self._action(fd, moment, queue)
+        self.limited_since, limited = None, self.limited_since
+        action = self._action(fd, moment, queue, listings)
         if action is Action.ABANDON:
             self.problem = self._incomplete(moment)
         if action in (Action.TAKE, Action.ABANDON):
             self.refused = refusal(fd, self.upload.kind, self.file_name)
             self.due = moment.monotonic + TRY_AGAIN  # where it cannot be taken after all
-        return action in (Action.TAKE, Action.ABANDON) and not self.refused
+            self.size = self._size(fd, queue)
+            self.limited_since = limited
+        ready = action in (Action.TAKE, Action.ABANDON) and not self.refused
+        if not ready:
+            self._forget_names()
+        return ready
 
-    def _action(self, fd: int, moment: Moment, queue: QueueConfig) -> Action:
+    def _forget_names(self) -> None:
+        """Until the next look at it, of a directory no file names are needed, and of a flat upload so many."""
+        kept = 0 if self.upload.kind is UploadKind.DIRECTORY else _NAMES_KEPT
+        if self.seen and len(self.seen.members) > kept:
+            self.seen = replace(self.seen, members=self.seen.members[:kept])
+
+    def _action(self, fd: int, moment: Moment, queue: QueueConfig, listings: Listings) -> Action:
         kind, now = self.upload.kind, moment.monotonic
         self.settling, self.problem = False, None
         if kind is UploadKind.DIRECTORY and (self.arrival is not None or not queue.abandon_after):
             return Action.TAKE
         try:
-            self.seen = scan.sight(fd, kind, self.file_name, queue, self._listings)
+            self.seen = scan.sight(fd, kind, self.file_name, queue, listings)
         except PermissionError:
             return Action.TAKE  # to be refused, with what to do about it
         self._quiet.note(self.seen, moment)
-        doomed = UPLOAD_NAME.fullmatch(self.upload.name) is None
+        doomed = self.upload.nameless or UPLOAD_NAME.fullmatch(self.upload.name) is None
         decision = decide(self.seen, self._quiet.since, now, queue, doomed=doomed)
         self.due, self.settling = decision.due, decision.settling
         if decision.action is not Action.TAKE_IF_UNWRITTEN:
@@ -93,6 +112,14 @@ class Waiting:
         self.due = now + _WRITER_PAUSE
         abandoned = now - self._quiet.since >= max(queue.abandon_after, queue.settle)
         return Action.ABANDON if abandoned else Action.WAIT
+
+    def _size(self, fd: int, queue: QueueConfig) -> int:
+        if self.upload.kind is UploadKind.DIRECTORY and self.seen is None:  # it was renamed in, and not looked into
+            try:
+                return scan.size_of(fd, self.file_name, queue)
+            except PermissionError:  # it will be refused
+                return 0
+        return self.seen.size if self.seen else 0
 
     def _incomplete(self, moment: Moment) -> Problem:
         quiet = max(moment.monotonic - self._quiet.since, 0.0)
@@ -116,6 +143,12 @@ class Waiting:
     def hold(self, reason: str, now: float) -> None:
         """It is ready, but nothing can be taken from this incoming directory."""
         self.held, self.due = reason, now + TRY_AGAIN
+
+    def limit(self, reason: str, now: float) -> None:
+        """It is ready, but its account has too much on its way. Its log says so; nothing that it lacks does."""
+        self.held, self.due = reason, now + ROOM_PAUSE
+        self._forget_names()
+        self.limited_since = now if self.limited_since is None else self.limited_since
 
     def returned(self, reason: str, now: float) -> None:
         """It could not be taken after all."""

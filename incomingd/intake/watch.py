@@ -11,7 +11,9 @@ Rules:
 * A watch that cannot be had (the inotify limits) is a fault for people to read; the periodic scan goes on without it.
 """
 
+import contextlib
 import errno
+import importlib
 import logging
 import os
 import re
@@ -45,14 +47,20 @@ _HEARD = (
 _WATCH_LINE = re.compile(r"^inotify wd:.*$", re.MULTILINE)
 
 
-def _drop_grouping_delay() -> None:
-    try:
-        from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper as Grouper
-    except ImportError:  # before watchdog 7
-        from watchdog.observers.inotify_buffer import (  # type: ignore[import-not-found, no-redef]  # not in newer ones
-            InotifyBuffer as Grouper,
-        )
-    Grouper.delay = 0.0
+#: The class whose docstring says that it holds events for ``delay`` seconds: since watchdog 7, and before.
+_GROUPERS = (
+    ("watchdog.observers.inotify_move_event_grouper", "InotifyMoveEventGrouper"),
+    ("watchdog.observers.inotify_buffer", "InotifyBuffer"),
+)
+
+
+def _drop_grouping_delay() -> bool:
+    """False if this watchdog has no such class: then a rename inside incoming is told half a second later."""
+    for module, name in _GROUPERS:
+        with contextlib.suppress(ImportError, AttributeError):
+            getattr(importlib.import_module(module), name).delay = 0.0
+            return True
+    return False
 
 
 _drop_grouping_delay()

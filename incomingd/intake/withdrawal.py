@@ -1,6 +1,7 @@
 """An upload in incoming that somebody wants to take back before it was taken: whose it is, and out with it.
 
-Rules: whose it is shows from its .changes alone, which is copied before it is verified. What lies there is claimed as
+Rules: whose it is shows from its .changes alone, which is copied before it is verified. A .changes of another account
+than the upload's is not read. What lies there is claimed as
 it is, like any other upload, so that it is kept with the rejected ones. It is done inside the journal transaction that
 ends the upload: no other thread or process can move it meanwhile, and a crash leaves an upload that was withdrawn,
 never one that is published after all.
@@ -8,13 +9,16 @@ never one that is published after all.
 Fails with ``OSError`` where it cannot be copied or moved, and then has moved nothing.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from incomingd import fsio
 from incomingd.config import QueueConfig
-from incomingd.intake import scan
+from incomingd.intake import ownership, scan
 from incomingd.intake.claim import move_to_claims, opened
+from incomingd.intake.listing import read_listing
+from incomingd.intake.ownership import Ownership
 from incomingd.model import FileEntry, Upload, UploadKind
 from incomingd.places import Places
 
@@ -39,14 +43,28 @@ def copy_changes(upload: Upload, queue: QueueConfig, target: Path, limit: int) -
 
 
 def _read_changes(fd: int, upload: Upload, queue: QueueConfig, limit: int) -> Iterator[tuple[str, bytes]]:
-    file_name = scan.survey(fd).uploads.get((upload.kind, upload.name), "")
+    file_name = _file_name(fd, upload)
     if upload.kind is not UploadKind.DIRECTORY:
-        yield file_name, fsio.read_regular(file_name, fd, limit)
+        mine = _flat_ownership(fd, file_name, upload).strictly()
+        yield file_name, fsio.read_regular(file_name, fd, limit, mine.allows)
         return
     with fsio.directory(file_name, fd) as own:
+        mine = ownership.of_directory(os.fstat(own))
         names = sorted(name for name, _ in scan.entries(own, queue) if name.endswith(scan.CHANGES))
         for name in names[: queue.max_changes + 1]:
-            yield name, fsio.read_regular(name, own, limit)
+            yield name, fsio.read_regular(name, own, limit, mine.allows)
+
+
+def _file_name(fd: int, upload: Upload) -> str:
+    found = scan.survey(fd).uploads.get((upload.kind, upload.name))
+    if found is None:
+        raise FileNotFoundError(upload.name)
+    return found
+
+
+def _flat_ownership(fd: int, file_name: str, upload: Upload) -> Ownership:
+    uid = os.stat(file_name, dir_fd=fd, follow_symlinks=False).st_uid if upload.uid is None else upload.uid
+    return ownership.of_flat(os.fstat(fd), uid)
 
 
 def take_out(places: Places, upload: Upload) -> None:
@@ -65,7 +83,6 @@ def _members(queue: QueueConfig, upload: Upload) -> Sequence[str] | None:
     if upload.kind is UploadKind.DIRECTORY:
         return None
     with opened(queue) as fd:
-        file_name = scan.survey(fd).uploads.get((upload.kind, upload.name))
-        if file_name is None:
-            raise FileNotFoundError(upload.name)
-        return scan.flat_members(file_name, scan.read_listing(fd, file_name))
+        file_name = _file_name(fd, upload)
+        mine = _flat_ownership(fd, file_name, upload).strictly()
+        return scan.flat_members(file_name, read_listing(fd, file_name, mine, queue.max_files))

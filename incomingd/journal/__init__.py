@@ -86,12 +86,16 @@ class Journal:
         if self._read_only:
             return
         connection.execute("PRAGMA journal_mode=WAL")
+        # A table that is dropped and made again under its name is pointed to all the time; else a DROP would look for
+        # every row that points to it.
+        connection.execute("PRAGMA foreign_keys=OFF")
         for number in range(version, len(MIGRATIONS)):
             # executescript commits what is open, so the transaction stands in the script itself.
             connection.executescript(
                 f"BEGIN IMMEDIATE; {MIGRATIONS[number]}"
                 f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
             )
+        connection.execute("PRAGMA foreign_keys=ON")
 
     def _check_ours(self, connection: sqlite3.Connection) -> int:
         application = connection.execute("PRAGMA application_id").fetchone()[0]

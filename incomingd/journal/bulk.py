@@ -17,7 +17,7 @@ from typing import Self
 from incomingd import codec
 from incomingd.errors import Retry
 from incomingd.journal import ENVIRONMENT, Journal
-from incomingd.journal.catalogue import PackageKey
+from incomingd.journal.catalogue import PLACED_AGAIN, PackageKey
 from incomingd.journal.staging import NAME
 from incomingd.model import split_section
 
@@ -33,7 +33,14 @@ CREATE TABLE chosen (item INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE changes (section TEXT, name TEXT, item INTEGER, PRIMARY KEY (section, name)) STRICT, WITHOUT ROWID;
 """
 _KEY = "{0}.kind, {0}.name, {0}.version, {0}.architecture"
-_SAME_KEY = "p.kind = i.kind AND p.name = i.name AND p.version = i.version AND p.architecture = i.architecture"
+_SAME_KEY = (
+    "p.kind = i.kind AND p.name = i.name AND p.version = i.version AND p.architecture = i.architecture AND NOT p.lost"
+)
+#: A name that such a package has is free again: a file of it has left the pool (:mod:`.catalogue`).
+_IS_FREE = (
+    "EXISTS (SELECT 1 FROM {0}package_files x JOIN {0}pool_files q ON q.path = x.path"
+    " WHERE x.package = p.id AND q.gone_at IS NOT NULL)"
+)
 #: So many stanzas are read between two signs of life.
 _PROGRESS_EVERY = 500
 
@@ -60,6 +67,17 @@ class Rival:
     candidate: Candidate
     section: str
     key: PackageKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contested:
+    """A binary package of the import whose name the suite lists from another source, too."""
+
+    origin: str
+    name: str
+    source: str
+    component: str
+    section: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +191,8 @@ class Bulk:
         """Names in the pool that would get other bytes."""
         rows = self._rows(
             "SELECT i.origin, f.path, f.sha256, p.sha256 FROM chosen c JOIN files f ON f.item = c.item"
-            " JOIN items i ON i.id = c.item JOIN journal.pool_files p ON p.path = f.path WHERE p.sha256 <> f.sha256"
+            " JOIN items i ON i.id = c.item JOIN journal.pool_files p ON p.path = f.path"
+            " WHERE p.sha256 <> f.sha256 AND p.gone_at IS NULL"
             " UNION ALL SELECT i.origin, f.path, f.sha256, g.sha256 FROM chosen c JOIN files f ON f.item = c.item"
             " JOIN items i ON i.id = c.item JOIN files g ON g.path = f.path AND g.item < f.item"
             " JOIN chosen d ON d.item = g.item WHERE g.sha256 <> f.sha256"
@@ -186,10 +205,23 @@ class Bulk:
         rows = self._rows(
             f"SELECT i.origin, {_KEY.format('i')}, p.source, p.component FROM chosen c"  # noqa: S608  # own words
             f" JOIN items i ON i.id = c.item JOIN journal.packages p ON {_SAME_KEY}"
-            " WHERE p.source <> i.source OR p.component <> i.component"
+            f" WHERE (p.source <> i.source OR p.component <> i.component) AND NOT {_IS_FREE.format('journal.')}"
         )
         for row in rows:
             yield str(row[0]), _key(row[1:5]), str(row[5]), str(row[6])
+
+    def contested(self, suite: str) -> Iterator[Contested]:
+        """Binary packages that are taken and whose names the suite lists from other sources: one for each section."""
+        rows = self._rows(
+            "SELECT i.origin, i.name, i.source, i.component, l.section FROM lists l JOIN items i ON i.id = l.item"
+            " WHERE i.kind <> 'dsc' AND EXISTS (SELECT 1 FROM journal.entries e INDEXED BY entries_by_name"
+            " JOIN journal.packages p ON p.id = e.package WHERE e.suite = ? AND e.name = l.name AND p.kind <> 'dsc'"
+            " AND p.source <> i.source) ORDER BY l.name",
+            (suite,),
+        )
+        for row in rows:
+            origin, name, source, component, section = map(str, row)
+            yield Contested(origin=origin, name=name, source=source, component=component, section=section)
 
     def missing_files(self) -> Iterator[Lacking]:
         """Files of sources that neither the import nor the archive has."""
@@ -209,7 +241,7 @@ class Bulk:
             " WHERE i.kind <> 'dsc' AND NOT EXISTS (SELECT 1 FROM items s JOIN chosen d ON d.item = s.id"
             " WHERE s.kind = 'dsc' AND s.name = i.source AND s.version = i.source_version)"
             " AND NOT EXISTS (SELECT 1 FROM journal.packages p JOIN journal.entries e ON e.package = p.id"
-            " WHERE p.kind = 'dsc' AND p.name = i.source AND p.version = i.source_version)"
+            " WHERE p.kind = 'dsc' AND p.name = i.source AND p.version = i.source_version AND NOT p.lost)"
         )
         return (Lacking(origin=str(origin), what=str(what)) for origin, what in rows)
 
@@ -245,13 +277,24 @@ class Bulk:
         """Take everything over into the catalogue. ``db`` sees the staging database as ``staged``."""
         now = codec.timestamp(at)
         db.execute(
-            "INSERT INTO pool_files SELECT f.path, f.size, f.md5, f.sha1, f.sha256, ?, ?, NULL, NULL"
+            "UPDATE packages SET lost = 1 WHERE id IN (SELECT x.package FROM staged.chosen c"
+            " JOIN staged.files f ON f.item = c.item JOIN pool_files q ON q.path = f.path"
+            " JOIN package_files x ON x.path = f.path WHERE f.staged IS NOT NULL AND q.sha256 <> f.sha256)"
+        )
+        db.execute(
+            "UPDATE packages SET lost = 1 WHERE id IN (SELECT p.id FROM staged.chosen c"  # noqa: S608  # own words
+            f" JOIN staged.items i ON i.id = c.item JOIN packages p ON {_SAME_KEY}"
+            " WHERE p.source <> i.source OR p.component <> i.component)"
+        )
+        db.execute(
+            "INSERT INTO pool_files (path, size, md5, sha1, sha256, upload, added_at)"  # noqa: S608  # own words
+            " SELECT f.path, f.size, f.md5, f.sha1, f.sha256, ?, ?"
             " FROM staged.files f JOIN staged.chosen c ON c.item = f.item WHERE f.staged IS NOT NULL"
-            " ON CONFLICT (path) DO UPDATE SET gone_at = NULL, unused_at = NULL",
+            f" {PLACED_AGAIN}",
             (upload, now),
         )
         db.execute(
-            "UPDATE pool_files SET unused_at = NULL WHERE unused_at IS NOT NULL AND path IN"
+            "UPDATE pool_files SET unused_at = NULL, forgotten = 0 WHERE unused_at IS NOT NULL AND path IN"
             " (SELECT f.path FROM staged.files f JOIN staged.chosen c ON c.item = f.item)"
         )
         db.execute(

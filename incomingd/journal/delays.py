@@ -14,7 +14,8 @@ from datetime import datetime
 
 from incomingd import codec
 from incomingd.journal import Journal
-from incomingd.journal.uploads import NEXT_IN_SEQUENCE, Uploads
+from incomingd.journal.order import NEXT_IN_SEQUENCE
+from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.states import Stage
 
@@ -55,9 +56,10 @@ class Delays:
     def _into_the_line(self, upload_id: int, at: datetime) -> tuple[Upload, bool]:
         with self._journal.writing() as db:
             db.execute(
-                f"UPDATE uploads SET delayed = 0, {NEXT_IN_SEQUENCE} WHERE id = ?",  # noqa: S608  # own words
+                f"UPDATE uploads SET delayed = 0, {NEXT_IN_SEQUENCE}, stood_at = NULL WHERE id = ?",  # noqa: S608  # own words
                 (upload_id,),
             )
+            db.execute("UPDATE uploads SET stood_at = sequence WHERE id = ? AND aside IS NOT NULL", (upload_id,))
             upload = self._uploads.get(upload_id)
             if upload.stage is Stage.QUEUED:
                 return self._uploads.move(upload, Stage.CLAIMED, at, "it is due, and checked once more"), True

@@ -12,13 +12,29 @@ from incomingd.journal import Journal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexFile:
     """One file that a Release lists. ``path`` is below the suite's folder; ``stored`` is False for one that is listed
-    for its digest only (the uncompressed index)."""
+    for its digest only (the uncompressed index). ``allocated`` are its bytes on the disk."""
 
     path: str
     size: int
     sha256: str
     sha512: str | None = None
     stored: bool = True
+    allocated: int = 0
+
+    @property
+    def folder(self) -> str:
+        """The folder that it lies in, below the suite's."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def by_hash(self) -> tuple[str, ...]:
+        """Its names below ``by-hash``: one for each digest that Release lists."""
+        return by_hash_names(self.sha256, self.sha512)
+
+
+def by_hash_names(sha256: str, sha512: str | None) -> tuple[str, ...]:
+    """Where a file with these digests lies below ``by-hash``."""
+    return (f"SHA256/{sha256}", f"SHA512/{sha512}") if sha512 else (f"SHA256/{sha256}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

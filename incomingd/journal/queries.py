@@ -26,7 +26,10 @@ class ListedPackage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where one package came from: its upload (None where it was imported), who signed it, and where it is now."""
+    """Where one package came from: its upload (None where it was imported), who signed it, and where it is now.
+
+    ``lost``: its name, or that of one of its files, has other content since.
+    """
 
     name: str
     version: str
@@ -41,6 +44,7 @@ class Provenance:
     signed_by: tuple[str, ...]
     suites: tuple[str, ...]
     files: tuple[str, ...]
+    lost: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,7 @@ class Queries:
         suites = db.execute("SELECT DISTINCT suite FROM entries WHERE package = ? ORDER BY suite", (row["id"],))
         files = db.execute("SELECT path FROM package_files WHERE package = ? ORDER BY path", (row["id"],))
         changes = codec.loads(row["upload_changes"] or "[]", tuple[ChangesSummary, ...])
+        signers = tuple(dict.fromkeys(one.signed_by for one in changes if one.signed_by))
         return Provenance(
             name=row["name"],
             version=row["version"],
@@ -124,9 +129,10 @@ class Queries:
             added_at=row["added_at"],
             upload_id=row["upload"],
             upload_name=row["upload_name"],
-            signed_by=tuple(dict.fromkeys(one.signed_by for one in changes if one.signed_by)),
+            signed_by=(row["signed_by"],) if row["signed_by"] else signers,
             suites=tuple(one["suite"] for one in suites),
             files=tuple(one["path"] for one in files),
+            lost=bool(row["lost"]),
         )
 
     def history(self, suites: Sequence[str], name: str | None, limit: int) -> list[HistoryEntry]:

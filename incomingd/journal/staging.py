@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS listings (
     PRIMARY KEY (family, name, item)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS listings_by_item ON listings (item);
+CREATE TABLE IF NOT EXISTS warnings (
+    item     INTEGER PRIMARY KEY REFERENCES items ON DELETE CASCADE,
+    warnings TEXT NOT NULL -- JSON
+) STRICT;
 """
 
 
@@ -107,6 +111,7 @@ class Item:
     origin: Origin
     problems: tuple[Problem, ...]
     package: StagedPackage | None
+    warnings: tuple[Problem, ...] = ()
 
 
 class Staging:
@@ -126,19 +131,33 @@ class Staging:
     def keep(self, origins: Collection[Origin]) -> list[Origin]:
         """Drop what is not among ``origins`` as it is now, or was not read well; return those to be read."""
         with translated(self._path), self._transaction():
-            self._db.execute("CREATE TEMP TABLE now (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER)")
+            self._db.execute(
+                "CREATE TEMP TABLE now (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+            )
             self._db.executemany(
-                "INSERT OR IGNORE INTO now VALUES (?, ?, ?)", ((o.path, o.size, o.mtime_ns) for o in origins)
+                "INSERT OR IGNORE INTO now VALUES (?, ?, ?, ?)",
+                ((_text(o.path), o.size, o.mtime_ns, o.sha256) for o in origins),
             )
             self._db.execute(
                 # A source that lacked a file is read again: it may be there now.
                 "DELETE FROM items WHERE problems <> '[]' OR id IN (SELECT item FROM files WHERE staged IS NULL)"
                 " OR NOT EXISTS (SELECT 1 FROM now n WHERE n.path = origin"
-                " AND n.size = items.size AND n.mtime_ns = items.mtime_ns)"
+                " AND n.size = items.size AND n.mtime_ns = items.mtime_ns"
+                " AND (n.sha256 IS NULL OR n.sha256 = items.sha256))"
             )
             read = {path for (path,) in self._db.execute("SELECT origin FROM items")}
             self._db.execute("DROP TABLE now")
-        return [origin for origin in origins if origin.path not in read]
+        return [origin for origin in origins if _text(origin.path) not in read]
+
+    def drop_refused(self) -> None:
+        """Forget what was not read well: it is left out."""
+        with translated(self._path), self._transaction():
+            self._db.execute("DELETE FROM items WHERE problems <> '[]'")
+
+    def files(self) -> set[str]:
+        """Every file that is staged, below the import's folder."""
+        with translated(self._path):
+            return {name for (name,) in self._db.execute("SELECT staged FROM files WHERE staged IS NOT NULL")}
 
     def next_id(self) -> int:
         """A number that no item has."""
@@ -153,7 +172,7 @@ class Staging:
 
     def _add(self, item: Item) -> None:
         origin, package = item.origin, item.package
-        head = (item.id, origin.path, origin.size, origin.mtime_ns, codec.dumps(item.problems))
+        head = (item.id, _text(origin.path), origin.size, origin.mtime_ns, codec.dumps(item.problems))
         if item.problems or package is None:
             self._db.execute("INSERT INTO items (id, origin, size, mtime_ns, problems) VALUES (?, ?, ?, ?, ?)", head)
             return
@@ -168,6 +187,8 @@ class Staging:
             "INSERT INTO listings VALUES (?, ?, ?, ?)",
             ((split_section(section)[1], package.name, item.id, section) for section in package.sections),
         )
+        if item.warnings:
+            self._db.execute("INSERT INTO warnings VALUES (?, ?)", (item.id, codec.dumps(item.warnings)))
 
     def problems(self, limit: int) -> tuple[int, list[tuple[str, Problem]]]:
         """How many items have problems, and the first problems, each with its origin."""
@@ -178,6 +199,14 @@ class Staging:
             ).fetchall()
         found = ((origin, problem) for origin, text in rows for problem in codec.loads(text, tuple[Problem, ...]))
         return count, list(found)
+
+    def warnings(self, limit: int) -> list[tuple[str, Problem]]:
+        """The first warnings, each with the origin of its item."""
+        with translated(self._path):
+            rows = self._db.execute(
+                "SELECT origin, warnings FROM warnings JOIN items ON id = item ORDER BY origin LIMIT ?", (limit,)
+            ).fetchall()
+        return [(origin, warning) for origin, text in rows for warning in codec.loads(text, tuple[Problem, ...])]
 
     def count(self) -> int:
         """How many packages were read well."""
@@ -193,6 +222,11 @@ class Staging:
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+
+
+def _text(path: str) -> str:
+    """A path as the database can hold it: bytes that are not UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _digests(file: FileEntry) -> tuple[str, str, str]:

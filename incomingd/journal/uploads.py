@@ -2,8 +2,8 @@
 
 Rules: a stage moves by compare-and-set along :data:`incomingd.states.MOVES`, and a move that is refused raises
 :class:`StaleMoveError` (a bug, or two daemons on one journal). The sequence number is given at the claim and never
-changes, but for delayed uploads (:mod:`.delays`), which nobody waits for. Every method is a transaction of its own, or
-part of the one that is open.
+changes, but for delayed uploads (:mod:`.delays`) and those that stood aside (:mod:`.order`). Every method is a
+transaction of its own, or part of the one that is open.
 """
 
 import contextlib
@@ -15,13 +15,18 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from incomingd import codec
-from incomingd.journal import Journal
+from incomingd.journal import Journal, order
+from incomingd.journal.expiry import Expiry
+from incomingd.journal.names import NameRight, right_of, right_of_request
+from incomingd.journal.order import IN_LINE, NEXT_IN_SEQUENCE
 from incomingd.model import (
+    Cause,
     ChangesSummary,
     CheckedChanges,
     CheckReport,
     LogLine,
     Operation,
+    Owner,
     Problem,
     Published,
     Upload,
@@ -30,10 +35,9 @@ from incomingd.model import (
 from incomingd.states import MOVES, Stage, may_move
 
 _T = TypeVar("_T")
-#: Gives an upload the next sequence number.
-NEXT_IN_SEQUENCE = "sequence = (SELECT coalesce(max(sequence), 0) + 1 FROM uploads)"
 _OPEN = ", ".join(f"'{stage}'" for stage in Stage if MOVES[stage])
-_IN_ORDER = "ORDER BY delayed, CASE WHEN delayed THEN due_at END, sequence IS NULL, sequence, id"
+_PASSED_OVER = "(delayed OR aside IS NOT NULL)"
+_IN_ORDER = f"ORDER BY {_PASSED_OVER}, CASE WHEN delayed THEN due_at END, sequence IS NULL, sequence, id"
 #: Stages that recovery brings an upload to again where a power cut has taken the move back.
 _MADE_AGAIN = (Stage.CHECKING, Stage.QUEUED)
 
@@ -44,11 +48,19 @@ class StaleMoveError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One upload on its way: in the line, or ``delayed`` and not in it yet."""
+    """One upload on its way: in the line, or ``passed_over``, since it is delayed or stands aside."""
 
     id: int
     stage: Stage
-    delayed: bool
+    passed_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """How much one account has taken and not ended: uploads, and the bytes that they had at their claims."""
+
+    uploads: int
+    bytes: int
 
 
 class Uploads:
@@ -57,6 +69,11 @@ class Uploads:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
+    @property
+    def expiry(self) -> Expiry:
+        """Which of them are so old that their status files are removed."""
+        return Expiry(self._journal)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Make all that is done inside one transaction: many uploads, one wait for the disk."""
@@ -64,13 +81,27 @@ class Uploads:
             yield
 
     def see(
-        self, name: str, queue: str, kind: UploadKind, at: datetime, message: str, *, delay: int | None = None
+        self,
+        name: str,
+        queue: str,
+        kind: UploadKind,
+        at: datetime,
+        message: str,
+        *,
+        delay: int | None = None,
+        owner: Owner | None = None,
     ) -> Upload:
         """A new upload, ``receiving``, with a new id; ``delay`` are the days of the folder that it was sent to."""
+        uid, account = (owner.uid, owner.account) if owner else (None, None)
         with self._journal.writing() as db:
+            right = right_of(db, name, owner, at) if owner else NameRight(holder=None)
             cursor = db.execute(
-                "INSERT INTO uploads (name, queue, kind, stage, seen_at, delay) VALUES (?, ?, ?, ?, ?, ?)",
-                (name, queue, kind, Stage.RECEIVING, codec.timestamp(at), delay),
+                "INSERT INTO uploads (name, queue, kind, stage, seen_at, delay, uid, account, holder, nameless)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(name, queue, kind, Stage.RECEIVING, codec.timestamp(at), delay),
+                    *(uid, account, right.holder, right.nameless),
+                ),
             )
             upload_id = int(cursor.lastrowid or 0)
             self.log(upload_id, at, message)
@@ -79,10 +110,15 @@ class Uploads:
     def ask(self, name: str, operation: Operation, at: datetime, message: str) -> Upload:
         """An operator's request: ``queued`` at once, with the next sequence number."""
         with self._journal.writing() as db:
+            right = right_of_request(db, name, at)
             cursor = db.execute(
-                "INSERT INTO uploads (name, queue, kind, stage, seen_at, claimed_at, started_at, operation, sequence)"
-                " VALUES (?, '', ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(sequence), 0) + 1 FROM uploads))",
-                (name, UploadKind.OPERATION, Stage.QUEUED, *[codec.timestamp(at)] * 3, codec.dumps(operation)),
+                "INSERT INTO uploads (name, queue, kind, stage, seen_at, claimed_at, started_at, operation, holder,"
+                " nameless, sequence)"
+                " VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(sequence), 0) + 1 FROM uploads))",
+                (
+                    *(name, UploadKind.OPERATION, Stage.QUEUED, *[codec.timestamp(at)] * 3),
+                    *(codec.dumps(operation), right.holder, right.nameless),
+                ),
             )
             upload_id = int(cursor.lastrowid or 0)
             self.log(upload_id, at, message)
@@ -102,20 +138,27 @@ class Uploads:
         message: str,
         *,
         due_at: datetime | None = None,
+        owner: Owner | None = None,
+        size: int = 0,
     ) -> Upload:
         """``receiving`` to ``claimed``: gives the sequence number. ``members`` are a flat upload's files.
 
-        With ``due_at`` it is in nobody's way until then.
+        ``size`` is that of its files, in bytes. With ``due_at`` it delays no other upload until then. ``owner`` is who
+        owned it at that moment, if that is not whom the journal has.
         """
         listed = None if members is None else json.dumps(list(members))
         due = None if due_at is None else codec.timestamp(due_at)
         with self._journal.writing() as db:
             self._move(db, upload, Stage.CLAIMED)
             db.execute(
-                "UPDATE uploads SET claimed_at = ?, members = ?, due_at = ?, delayed = ?,"  # noqa: S608  # own words
+                "UPDATE uploads SET claimed_at = ?, members = ?, due_at = ?, delayed = ?, bytes = ?,"  # noqa: S608  # own words
                 f" {NEXT_IN_SEQUENCE} WHERE id = ?",
-                (codec.timestamp(at), listed, due, due_at is not None and due_at > at, upload.id),
+                (codec.timestamp(at), listed, due, due_at is not None and due_at > at, size, upload.id),
             )
+            if owner is not None and (owner.uid, owner.account) != (upload.uid, upload.account):
+                db.execute(
+                    "UPDATE uploads SET uid = ?, account = ? WHERE id = ?", (owner.uid, owner.account, upload.id)
+                )
             self.log(upload.id, at, message)
             return self.get(upload.id)
 
@@ -124,8 +167,8 @@ class Uploads:
         with self._journal.writing() as db:
             self._move(db, upload, Stage.RECEIVING)
             db.execute(
-                "UPDATE uploads SET claimed_at = NULL, members = NULL, due_at = NULL, delayed = 0, sequence = NULL"
-                " WHERE id = ?",
+                "UPDATE uploads SET claimed_at = NULL, members = NULL, due_at = NULL, delayed = 0, bytes = 0,"
+                " sequence = NULL WHERE id = ?",
                 (upload.id,),
             )
             self.log(upload.id, at, message)
@@ -143,7 +186,29 @@ class Uploads:
         """``checking`` to ``queued``, with what the checks found. Returns as :meth:`move`."""
         found = {"changes": report.summaries, "warnings": report.warnings}
         with self._journal.writing(durable=False) as db:
-            return self._moved(db, upload, Stage.QUEUED, at, message, found, facts=codec.dumps(report.changes))
+            queued = self._moved(db, upload, Stage.QUEUED, at, message, found, facts=codec.dumps(report.changes))
+            order.put_into_line(db, upload.id, (one.source for one in report.summaries))
+            return queued
+
+    def stand_aside(
+        self, upload: Upload, cause: Cause, at: datetime, message: str | None, *, holds: Iterable[str] = ()
+    ) -> Upload:
+        """``checking`` back to ``claimed``, and out of the line until it is queued. ``holds`` are the source packages
+        whose later uploads wait. What a power cut takes back is found again by the next try."""
+        same = upload.aside is cause
+        since = upload.aside_since if same and upload.aside_since else at
+        holds = sorted(set(holds))
+        with self._journal.writing(durable=False) as db:
+            moved = self._moved(db, upload, Stage.CLAIMED, at, message, {})
+            db.execute(
+                "UPDATE uploads SET aside = ?, aside_since = ?, tries = ?, holds = ?,"
+                " stood_at = coalesce(stood_at, sequence) WHERE id = ?",
+                (
+                    *(cause, codec.timestamp(since), upload.tries + 1 if same else 1),
+                    *(json.dumps(holds) if holds else "", upload.id),
+                ),
+            )
+            return replace(moved, aside=cause, aside_since=since, tries=upload.tries + 1 if same else 1)
 
     def reject(
         self,
@@ -163,10 +228,22 @@ class Uploads:
             return self._moved(db, upload, target, at, message, found)
 
     def publish(
-        self, upload: Upload, published: Published, at: datetime, message: str, *, already_published: bool
+        self,
+        upload: Upload,
+        published: Published,
+        at: datetime,
+        message: str,
+        *,
+        already_published: bool,
+        superseded_by: str | None = None,
+        warnings: Sequence[Problem] = (),
     ) -> Upload:
-        """``publishing`` to ``published``. Returns as :meth:`move`."""
-        found = {"published": published, "already_published": already_published}
+        """``publishing`` to ``published``, with ``warnings`` besides those of the checks. Returns as :meth:`move`."""
+        found: dict[str, Any] = {"published": published, "already_published": already_published}
+        if superseded_by is not None:
+            found["superseded_by"] = superseded_by
+        if warnings:
+            found["warnings"] = (*upload.warnings, *warnings)
         with self._journal.writing() as db:
             return self._moved(db, upload, Stage.PUBLISHED, at, message, found)
 
@@ -187,9 +264,11 @@ class Uploads:
         return _upload(row, lines)
 
     def newest(self, name: str) -> Upload | None:
-        """The upload that was seen last under that name."""
+        """The upload that was seen last under that name and is not nameless."""
         with self._journal.reading() as db:
-            row = db.execute("SELECT id FROM uploads WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)).fetchone()
+            row = db.execute(
+                "SELECT id FROM uploads WHERE name = ? AND nameless = 0 ORDER BY id DESC LIMIT 1", (name,)
+            ).fetchone()
         return self.get(row["id"]) if row else None
 
     def many(self, upload_ids: Iterable[int]) -> list[Upload]:
@@ -208,10 +287,11 @@ class Uploads:
         return [_upload(row, lines[row["id"]]) for row in rows]
 
     def newest_ids(self, names: Iterable[str]) -> dict[str, int]:
-        """By name, the id of the upload that was seen last under it."""
+        """By name, the id of the upload that was seen last under it and is not nameless."""
         with self._journal.reading() as db:
             rows = db.execute(
-                "SELECT name, max(id) AS id FROM uploads WHERE name IN (SELECT value FROM json_each(?)) GROUP BY name",
+                "SELECT value AS name,"
+                " (SELECT max(id) FROM uploads WHERE name = value AND nameless = 0) AS id FROM json_each(?)",
                 (json.dumps(list(names)),),
             ).fetchall()
         return {row["name"]: row["id"] for row in rows}
@@ -220,9 +300,10 @@ class Uploads:
         """Every upload that has not ended, in the order of :meth:`open`."""
         with self._journal.reading() as db:
             rows = db.execute(
-                f"SELECT id, stage, delayed FROM uploads WHERE finished_at IS NULL {_IN_ORDER}"  # noqa: S608  # own words
+                f"SELECT id, stage, {_PASSED_OVER} AS passed_over FROM uploads"  # noqa: S608  # own words
+                f" WHERE finished_at IS NULL {_IN_ORDER}"
             ).fetchall()
-        return [Standing(row["id"], Stage(row["stage"]), bool(row["delayed"])) for row in rows]
+        return [Standing(row["id"], Stage(row["stage"]), bool(row["passed_over"])) for row in rows]
 
     def waiting(self) -> tuple[int, int]:
         """How many uploads have not ended: those on their way, and those delayed."""
@@ -233,21 +314,27 @@ class Uploads:
             ).fetchone()
         return row["every"] - row["delayed"], row["delayed"]
 
-    def is_busy(self) -> bool:
-        """True where an upload was taken that has not ended and is not delayed."""
+    def in_flight(self) -> dict[int, InFlight]:
+        """What each account has on its way, by user id; read from an index that has nothing else."""
         with self._journal.reading() as db:
-            row = db.execute(
-                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND NOT delayed AND stage <> ? LIMIT 1",
-                (Stage.RECEIVING,),
-            ).fetchone()
+            rows = db.execute(
+                "SELECT uid, count(*) AS uploads, sum(bytes) AS bytes FROM uploads"
+                " WHERE finished_at IS NULL AND sequence IS NOT NULL AND uid IS NOT NULL GROUP BY uid"
+            ).fetchall()
+        return {row["uid"]: InFlight(row["uploads"], row["bytes"]) for row in rows}
+
+    def is_busy(self) -> bool:
+        """True if an upload was taken that has not ended, is not delayed and does not stand aside."""
+        with self._journal.reading() as db:
+            row = db.execute(f"SELECT 1 FROM uploads WHERE {IN_LINE} LIMIT 1").fetchone()  # noqa: S608  # own words
         return row is not None
 
     def more_come(self) -> bool:
-        """True where an upload that is not delayed is claimed or being checked: more is to be published in a moment."""
+        """True if an upload is claimed or being checked: more is to be published in a moment. One that is delayed, or
+        stands aside, does not count."""
         with self._journal.reading() as db:
             row = db.execute(
-                "SELECT 1 FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed"
-                " AND stage IN (?, ?) LIMIT 1",
+                f"SELECT 1 FROM uploads WHERE {IN_LINE} AND stage IN (?, ?) LIMIT 1",  # noqa: S608  # own words
                 (Stage.CLAIMED, Stage.CHECKING),
             ).fetchone()
         return row is not None
@@ -271,25 +358,9 @@ class Uploads:
         return [_upload(row, ()) for row in rows]
 
     def head(self, limit: int) -> list[Upload]:
-        """The run of ``queued`` uploads at the head of the order: none before them is still being checked. Those that
-        are delayed are passed over, whatever stage they are in, and commands: who came after them is not meant.
-
-        An operator's request makes a run of its own: it is decided on the archive as committed.
-        """
+        """The run of uploads that are to be published next (:func:`.order.head`)."""
         with self._journal.reading() as db:
-            rows = db.execute(
-                "SELECT * FROM uploads WHERE finished_at IS NULL AND sequence IS NOT NULL AND NOT delayed AND kind != ?"
-                " ORDER BY sequence LIMIT ?",
-                (UploadKind.COMMANDS, limit),
-            ).fetchall()
-        run: list[Upload] = []
-        for row in rows:
-            if row["stage"] != Stage.QUEUED or (run and row["kind"] == UploadKind.OPERATION):
-                break
-            run.append(_upload(row, ()))
-            if row["kind"] == UploadKind.OPERATION:
-                break
-        return run
+            return [_upload(row, ()) for row in order.head(db, limit)]
 
     def facts(self, upload_id: int) -> tuple[CheckedChanges, ...]:
         """What the checks made of a queued upload. Raises :class:`StaleMoveError` where it no longer is."""
@@ -367,9 +438,16 @@ def _upload(row: sqlite3.Row, lines: Iterable[Any]) -> Upload:
         delay=row["delay"],
         due_at=_time(row["due_at"]),
         delayed=bool(row["delayed"]),
+        uid=row["uid"],
+        account=row["account"],
+        nameless=bool(row["nameless"]),
+        aside=Cause(row["aside"]) if row["aside"] else None,
+        aside_since=_time(row["aside_since"]),
+        tries=row["tries"],
         changes=_values(row["changes"], tuple[ChangesSummary, ...]),
         published=codec.loads(row["published"], Published) if row["published"] else None,
         already_published=bool(row["already_published"]),
+        superseded_by=codec.loads(row["superseded_by"], str) if row["superseded_by"] else None,
         warnings=_values(row["warnings"], tuple[Problem, ...]),
         problems=_values(row["problems"], tuple[Problem, ...]),
         log=tuple(LogLine(at=datetime.fromisoformat(line["at"]), message=line["message"]) for line in lines),

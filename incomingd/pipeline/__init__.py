@@ -31,15 +31,21 @@ from incomingd import recovery
 from incomingd.config import Config
 from incomingd.errors import Retry
 from incomingd.intake import Intake
-from incomingd.model import UploadKind
+from incomingd.journal.suites import Suites
+from incomingd.model import Cause, Upload, UploadKind
 from incomingd.pipeline.checking import Checking
 from incomingd.pipeline.common import Common
 from incomingd.pipeline.publishing import Publishing
+from incomingd.publish import identity
 from incomingd.report.health import Board
 from incomingd.report.pulse import Pulse
+from incomingd.sandbox import profiles
 from incomingd.states import Stage
 
 log = logging.getLogger(__name__)
+
+#: With ``--once``, so many tries of an upload that stands aside are waited for.
+_ONCE_TRIES = 4
 
 
 def now() -> datetime:
@@ -52,7 +58,7 @@ class Pipeline:
 
     def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
         self._common = common = Common(config, clock, pulse or Pulse(), lambda: self._publishing.switched, self._bug)
-        self._publishing = Publishing(common, self._in_force, self._look)
+        self._publishing = Publishing(common, self._sound, self._in_force, self._look)
         self._checking = Checking(common, self._publishing.wake, self._look)
         self._intake = Intake(
             config,
@@ -62,7 +68,9 @@ class Pipeline:
             common.tell,
             common.reporter.announce,
             self._checking.take,
+            lambda upload: common.ended([upload]),
         )
+        self._lacking = profiles.missing()
         self._threads: list[threading.Thread] = []
         self._failed: list[BaseException] = []
         self._on_failure: Callable[[], None] = lambda: None
@@ -106,6 +114,7 @@ class Pipeline:
         recovery.recover(common.config, common.places, common.uploads, common.clock)
         common.delays.come_due(common.clock())  # nothing is checked yet, so nothing is checked twice
         common.reporter.prepare()
+        common.keeping.start()
         for upload in common.uploads.open():
             if upload.stage is Stage.CLAIMED:
                 self._checking.take(upload)
@@ -147,6 +156,10 @@ class Pipeline:
         self._publishing.wake()
         self._common.reporter.wake(now=self._common.stopping.is_set())
 
+    def _sound(self) -> None:
+        """The publisher asks, and is made before what it asks."""
+        self._checking.sound()
+
     def _look(self) -> None:
         """What an operator cancelled under a step is attended to by the intake loop."""
         self._intake.wake()
@@ -163,10 +176,16 @@ class Pipeline:
         self._publishing.reload(config)
         self._wake()
 
+    def check(self, config: Config) -> None:
+        """Raises :class:`ConfigError` if a suite that clients read has no table in it."""
+        suites = Suites(self._common.journal)
+        identity.check_tables(config, suites.published() - suites.dropping())
+
     def refuse(self, errors: tuple[str, ...]) -> None:
         """Tell that a new configuration was refused."""
         self._common.board.refuse_config(errors)
-        self._common.reporter.wake()
+        self._common.board.reloaded()
+        self._common.reporter.wake(now=True)
 
     def _in_force(self, config: Config) -> None:
         self._checking.reload(config)
@@ -189,7 +208,7 @@ class Pipeline:
             common.pulse.beat("intake")
             again = self._intake.look()
             self._looks += 1
-            common.board.set_faults(self._intake.faults())
+            common.board.set_faults((*self._intake.faults(), *self._checking.faults(), *self._lacking))
             due = self._checking.tend()
             common.reporter.wake()
             self._intake.wait(max(min(again, due, self.config.service.scan_interval, common.pulse.idle), 0.0))
@@ -201,6 +220,7 @@ class Pipeline:
             common.reporter.wait(common.pulse.idle)
             if common.reporter.report():
                 common.pulse.status(common.line())
+                common.reporter.tidy(common.config.limits.status_for, common.clock())
 
     # -- once ---------------------------------------------------------------------------------------------------------
 
@@ -218,14 +238,36 @@ class Pipeline:
                 if trouble is not None:
                     raise trouble
                 if self._publishing.prepared and self._looks and not self._intake.settling() and not self._in_flight():
+                    self._tell_left()
                     break
         finally:
             self.stop()
         return self._common.rejections > 0
 
+    def _tell_left(self) -> None:
+        """Those that stand aside are left for the next time. Raises ``Retry`` if the machine is at fault."""
+        aside = [upload for upload in self._common.uploads.open() if upload.aside]
+        for upload in aside:
+            log.warning("%s: stands aside and is left for the next time", upload)
+        if any(upload.aside is not Cause.UPLOAD for upload in aside):
+            raise Retry(f"{len(aside)} uploads stand aside; see their status")
+
     def _in_flight(self) -> bool:
-        held = self._common.control.held() is not None
-        return bool(self._common.control.cancelled()) or any(
-            upload.sequence is not None and not (upload.stage is Stage.QUEUED and (held or upload.delayed))
-            for upload in self._common.uploads.open()
-        )
+        common = self._common
+        if common.control.cancelled():
+            return True
+        # Those at work first: one that gets into the line between the two looks is found by the second.
+        if any(_is_at_work(upload) for upload in common.uploads.open()):
+            return True
+        # What waits behind an upload that stands aside is in the line, and not at its head.
+        return bool(common.uploads.head(1)) and common.control.held() is None
+
+
+def _is_at_work(upload: Upload) -> bool:
+    """True if an upload that was taken is not queued yet, and ``--once`` waits for it. One that stands aside is tried a
+    few times; commands are waited for, since they wait for others themselves."""
+    if upload.sequence is None or upload.stage is Stage.QUEUED:
+        return False
+    if upload.aside is None or upload.stage is not Stage.CLAIMED or upload.kind is UploadKind.COMMANDS:
+        return True
+    return upload.tries < _ONCE_TRIES

@@ -1,27 +1,29 @@
 """From the claim to a place in the queue: each upload is sealed and checked in a thread of its own, in any order.
 
-The environment's failures bring an upload back here, with the reason in its log, after a back-off.
+One that fails for the machine's sake, or cannot be read now, stands aside (:mod:`.aside`) and is tried again here.
 """
 
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from incomingd import codec, fsio
-from incomingd.backoff import Backoff
-from incomingd.config import Config
-from incomingd.errors import Halt, Retry
-from incomingd.intake.seal import seal
+from incomingd import codec, fsio, rules
+from incomingd.config import Config, QueueConfig
+from incomingd.errors import Halt, Obstructed, Retry
+from incomingd.intake.claimed import Claimed
+from incomingd.intake.seal import is_bare, seal_bare, seal_listed, seal_texts
 from incomingd.intake.withdrawal import copy_changes
 from incomingd.journal.uploads import StaleMoveError
-from incomingd.model import CheckReport, Seal, Upload, UploadKind
+from incomingd.model import CheckReport, Seal, Upload, UploadKind, plain
+from incomingd.pipeline.aside import Asides, Attempt
 from incomingd.pipeline.commands import obey
 from incomingd.pipeline.common import Common
 from incomingd.states import Stage
-from incomingd.verify.pool import Checkers
+from incomingd.verify.keyring import Keyring
+from incomingd.verify.pool import Checkers, Task
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +43,34 @@ class Checking:
         config = common.config
         workers = config.service.workers or os.cpu_count() or 1
         self._hands = ThreadPoolExecutor(workers + _SEAL_AHEAD, thread_name_prefix="check")
-        self._checkers = Checkers(config, common.places.uploaders_home)
+        self._checkers = Checkers(config, common.places.uploaders_home, common.places.checked)
+        self._keyring = Keyring(common.places.uploaders_home)
         self._busy: set[int] = set()
-        self._backoff = Backoff()
+        self._aside = Asides(common)
 
     def start(self) -> None:
-        """Have a worker ready for the first upload: to start what they are forked from takes 0.4 s."""
+        """Take up what an operator did to the keyring with gpg itself, and have a worker ready for the first upload:
+        to start what they are forked from takes 0.4 s."""
+        for folder in self._common.places.checked:
+            fsio.make_directories(folder, 0o700)
         self._hands.submit(self._warm)
 
     def _warm(self) -> None:
         try:
+            self._keyring.prepare()
             self._checkers.warm()
+        except Halt:
+            self._on_queued()  # the publisher asks whether the checks are sound
         except Retry as failure:
             if not self._common.stopping.is_set():
                 log.warning("%s", failure)  # the first upload will say so again
+
+    def sound(self) -> None:
+        """Raise ``Halt`` while the checks fail their self-test. If they did, it is made again now."""
+        if self._checkers.unsound is not None:
+            self._warm()
+        if self._checkers.unsound is not None:
+            raise self._checkers.unsound
 
     def stop(self) -> None:
         """End every check; what was in hand is taken up by recovery."""
@@ -66,19 +82,30 @@ class Checking:
         """Take up a new configuration."""
         self._checkers.reload(config)
 
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with the uploaders' keyring; it is read only if it is another one than the last time."""
+        try:
+            return tuple(
+                f"{shared}: uploads that it signs may be refused; run incomingctl untrust for the one that it does not "
+                "belong to"
+                for shared in self._keyring.load().shared
+            )
+        except Retry as failure:
+            return (str(failure),)
+
     def tend(self) -> float:
         """What is due by now: cancelled and delayed uploads, tries after a back-off, workers that rest. Seconds until
         more is."""
         self._attend_cancelled()
         day = self._attend_delayed()
-        for upload_id in self._backoff.due(time.monotonic()):
-            self.take(self._common.uploads.get(upload_id))
-        return min(self._checkers.rest(), self._backoff.next_in(time.monotonic()), day)
+        for upload in self._aside.due():
+            self.take(upload)
+        return min(self._checkers.rest(), self._aside.next_in(), self._common.keeping.tend(), day)
 
     def take(self, upload: Upload) -> None:
         """Have a claimed upload sealed and checked."""
         self._common.tell(upload)
-        if not self._common.stopping.is_set():
+        if not self._common.stopping.is_set() and self._aside.may_start(upload):
             self._busy.add(upload.id)
             self._hands.submit(self._step, upload)
 
@@ -91,7 +118,7 @@ class Checking:
             done = [upload for upload in cancelled if upload.id not in self._busy]
             common.ended(done)
             for upload in done:
-                self._settled(upload.id)
+                self._aside.settled(upload.id)
             common.control.forget_cancelled(upload.id for upload in done)
         except Retry as failure:
             log.warning("cancelled uploads are attended to later: %s", failure)
@@ -112,16 +139,16 @@ class Checking:
             return _LATER
 
     def _step(self, upload: Upload) -> None:
-        """Seal and check one upload: one place for each of the four kinds of failure."""
-        common = self._common
+        """Seal and check one upload: one place for each kind of failure."""
+        common, attempt = self._common, Attempt(upload.id)
         try:
-            self._seal_and_check(upload)
-        except Retry as failure:
+            self._seal_and_check(upload, attempt)
+        except (Retry, Obstructed) as failure:
             if not common.stopping.is_set():  # else its check was ended by the stop, and recovery takes it up
-                self._put_back(upload.id, failure)
+                self._aside.stand(attempt, failure)
         except Halt as failure:
             common.board.halt(failure)
-            self._put_back(upload.id, failure)
+            self._aside.stand(attempt, Retry(str(failure)))
         except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
             if not (isinstance(bug, StaleMoveError) and common.are_cancelled([upload])):
                 common.on_bug(f"a step of {upload}", bug)
@@ -129,29 +156,70 @@ class Checking:
             self._on_free()  # what it brought can be put aside now
         finally:
             self._busy.discard(upload.id)
+            self._aside.ended(upload.id)
+        self._on_queued()
 
-    def _seal_and_check(self, upload: Upload) -> None:
+    def _seal_and_check(self, upload: Upload, attempt: Attempt) -> None:
         common = self._common
+        if upload.nameless:
+            self._refuse_name(upload)
+            return
         queue = common.config.queue(upload.queue, upload.delay)
         if queue is None:
             raise Halt(f"[incoming.{upload.queue}] is gone from the configuration and {upload} waits there; restore it")
         if upload.stage is not Stage.CHECKING:  # else the last try could not even be put back
-            upload = common.uploads.move(upload, Stage.CHECKING, common.clock(), "checking")
+            message = None if upload.aside else "checking"
+            upload = common.uploads.move(upload, Stage.CHECKING, common.clock(), message)
             common.tell(upload)
-        sealed = seal(common.places, upload, queue, common.uploads.members(upload.id))
-        if common.stopping.is_set():
+        report = self._report(upload, queue, attempt)
+        if report is None:
             return  # recovery takes it up
-        asks = upload.kind is UploadKind.COMMANDS
-        report = self._checkers.check(common.places.sealed(upload.id), sealed, queue, common.clock(), commands=asks)
-        self._settled(upload.id)
+        self._aside.settled(upload.id)
         if report.problems:
             self._reject(upload, report)
-        elif asks:
+        elif upload.kind is UploadKind.COMMANDS:
             self._obey(upload, report)
         else:
             due = f"checked; delayed until {codec.timestamp(upload.due_at)}" if upload.delayed and upload.due_at else ""
             message = due or "checked; waits to be published"
             common.tell(common.uploads.queue(upload, report, common.clock(), message))
+
+    def _report(self, upload: Upload, queue: QueueConfig, attempt: Attempt) -> CheckReport | None:
+        """What the checks find; None if the daemon ends. What is not authorised is not copied, nor told of."""
+        common, checkers = self._common, self._checkers
+        claimed = Claimed(
+            places=common.places,
+            upload=upload,
+            queue=queue,
+            members=common.uploads.members(upload.id),
+            room=common.room,
+        )
+        texts = seal_texts(claimed, common.config.max_text)
+        if common.stopping.is_set():
+            return None
+        task = Task(folder=claimed.sealed, seal=texts, queue=queue, now=common.clock())
+        if upload.kind is UploadKind.COMMANDS:
+            return checkers.commands(task)
+        if is_bare(claimed, texts):
+            return checkers.check(replace(task, seal=seal_bare(claimed, texts)), None)
+        authorisation = checkers.authorise(task)
+        if authorisation.refused:
+            return authorisation.refusal()
+        attempt.sources = authorisation.sources()
+        sealed = seal_listed(claimed, texts, authorisation.listed())
+        if common.stopping.is_set():
+            return None
+        return checkers.check(replace(task, seal=sealed), authorisation)
+
+    def _refuse_name(self, upload: Upload) -> None:
+        """Fail an upload whose name is another account's. Nothing of it is looked at."""
+        common = self._common
+        holder = common.uploads.newest(upload.name)
+        whose = f"that of {_whose(holder)}" if holder else "another account's"
+        problem = rules.NAME_TAKEN.problem(f"the name {plain(upload.name)} is {whose}")
+        ended = common.uploads.reject(upload, [problem], common.clock(), "rejected: its name is taken")
+        self._aside.settled(upload.id)
+        common.ended([ended])
         self._on_queued()
 
     def _obey(self, upload: Upload, report: CheckReport) -> None:
@@ -174,14 +242,14 @@ class Checking:
             copied = copy_changes(upload, queue, folder, common.config.checks.max_text_file)
             if not copied:
                 return []
-            # What it lists is not there, so the check finds problems, and names who signed it all the same.
-            report = self._checkers.check(folder, Seal(files=copied, problems=()), queue, common.clock())
+            task = Task(folder=folder, seal=Seal(files=copied, problems=()), queue=queue, now=common.clock())
+            found = self._checkers.authorise(task)
         except OSError as error:
             raise Retry(f"{folder}: {error.strerror or error}") from error
         finally:
             with contextlib.suppress(OSError):
                 fsio.remove_tree(folder)
-        return [summary.signed_by for summary in report.summaries]
+        return [summary.signed_by for summary in found.summaries]
 
     def _reject(self, upload: Upload, report: CheckReport) -> None:
         count = len(report.problems)
@@ -189,25 +257,7 @@ class Checking:
         uploads, now = self._common.uploads, self._common.clock()
         self._common.ended([uploads.reject(upload, report.problems, now, message, report=report)])
 
-    def _settled(self, upload_id: int) -> None:
-        self._backoff.forget(upload_id)
-        self._common.board.put_back(upload_id, "")
 
-    def _put_back(self, upload_id: int, failure: Exception) -> None:
-        common = self._common
-        delay = self._backoff.failed(upload_id, time.monotonic())
-        message = f"tried again in {delay:.0f} s: {failure}"
-        try:
-            upload = common.uploads.get(upload_id)
-            if upload.stage.ended:  # cancelled under the step
-                self._settled(upload_id)
-                return
-            log.warning("%s: %s", upload, message)
-            common.board.put_back(upload_id, f"{upload} is {message}")
-            if upload.stage is Stage.CHECKING:
-                upload = common.uploads.move(upload, Stage.CLAIMED, common.clock(), message)
-            else:
-                common.uploads.log(upload.id, common.clock(), message)
-            common.tell(upload)
-        except Retry as worse:  # the journal itself: the next try finds the upload as it is
-            log.warning("#%d: %s; and that cannot be noted: %s", upload_id, message, worse)
+def _whose(upload: Upload) -> str:
+    account = f"{upload.account} (uid {upload.uid})" if upload.account else f"uid {upload.uid}"
+    return f"upload #{upload.id} of {'the operator' if upload.uid is None else account}"

@@ -123,8 +123,8 @@ def _before(upload: Upload, asked: Upload) -> bool:
     """What came after the commands did is not meant by them."""
     if upload.kind not in (UploadKind.DIRECTORY, UploadKind.FLAT) or upload.queue != asked.queue:
         return False
-    # In incoming it has no number yet, and one that was delayed may have got a later one since.
-    if upload.sequence is None or asked.sequence is None or upload.due_at is not None:
+    # In incoming it has no number yet, and one that was delayed, or stood aside, may have got a later one since.
+    if upload.sequence is None or asked.sequence is None or upload.due_at is not None or upload.tries:
         return upload.id < asked.id
     return upload.sequence < asked.sequence
 

@@ -4,17 +4,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from incomingd.config import Config
 from incomingd.errors import Retry
-from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.intake.remains import discard_remains
+from incomingd.intake.room import Room
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
 from incomingd.journal.delays import Delays
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
+from incomingd.pipeline.keeping import Keeping
 from incomingd.places import Places
 from incomingd.report.health import Board
 from incomingd.report.pulse import Pulse
@@ -55,7 +56,8 @@ class Common:
         self.reporter = Reporter(self.places, self.uploads, self.board, self.visible, is_switched)
         self.stopping = threading.Event()
         self.rejections = 0
-        self._keeping = ThreadPoolExecutor(1, thread_name_prefix="keep")
+        self.room = Room()
+        self.keeping = Keeping(self.journal, lambda: self.places, clock, self.room)
         self._published: deque[Upload] = deque()  # what these brought is still there
 
     def take_up(self, config: Config) -> None:
@@ -64,7 +66,7 @@ class Common:
 
     def close(self) -> None:
         """Clear all away that has ended. No other thread may be at work."""
-        self._keeping.shutdown()
+        self.keeping.close()
         while self.discard_some():
             pass
 
@@ -85,14 +87,7 @@ class Common:
             if upload.stage is Stage.PUBLISHED:
                 self._published.append(upload)
             else:
-                self._keeping.submit(self._keep, upload)
-
-    def _keep(self, upload: Upload) -> None:
-        """Put what a failed upload brought aside."""
-        try:
-            reject_remains(self.places, upload, self.config.queue(upload.queue))
-        except OSError as error:
-            log.warning("%s: cannot be cleared away yet: %s", upload, error)
+                self.keeping.keep(upload)
 
     def discard_some(self) -> bool:
         """Remove what some published uploads brought and no longer need; True where there were any.

@@ -5,7 +5,9 @@ A configuration is taken up here, between two publishes. :class:`~incomingd.erro
 it, which is looked at once a minute.
 """
 
+import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from incomingd.errors import Halt, Retry
 from incomingd.journal.uploads import StaleMoveError
 from incomingd.model import Upload
 from incomingd.pipeline.common import Common
+from incomingd.pipeline.disk import DiskUse
 from incomingd.publish.publisher import Publisher
 from incomingd.publish.sign import Signer
 from incomingd.states import Stage
@@ -35,18 +38,26 @@ _HALT_RETRY = 60.0
 class Publishing:
     """The one thread that changes the archive.
 
-    ``on_config`` is told of a configuration that is in force now, ``on_cancelled`` that an upload was cancelled under
-    a publish.
+    ``sound`` raises ``Halt`` if the checks cannot be relied on: then nothing is published. ``on_config`` is told of a
+    configuration that is in force now, ``on_cancelled`` that an upload was cancelled under a publish.
     """
 
-    def __init__(self, common: Common, on_config: Callable[[Config], None], on_cancelled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        common: Common,
+        sound: Callable[[], None],
+        on_config: Callable[[Config], None],
+        on_cancelled: Callable[[], None],
+    ) -> None:
         self._common = common
+        self._sound = sound
         self._on_config = on_config
         self._on_cancelled = on_cancelled
         self._new_config = common.config
         self._work = threading.Event()
         self._asked = threading.Event()  # ends a rest
         self._backoff = Backoff()
+        self._disk = DiskUse()
         self.prepared = False
         self._took = 0.0  # seconds that the last publish took
         self._untidied = 0  # publishes since all was tidy
@@ -65,8 +76,9 @@ class Publishing:
         return self._publisher.switched
 
     def close(self) -> None:
-        """End the signing agent."""
+        """End the signing agent, and what adds up in the background."""
         self._signer.close()
+        self._disk.close()
 
     # -- from other threads -------------------------------------------------------------------------------------------
 
@@ -121,6 +133,7 @@ class Publishing:
         if self._new_config is not self._common.config:
             self._take_up(self._new_config)
         self._asked.clear()
+        self._sound()
         if not self.prepared:
             self._prepare()
         if self._interrupted:
@@ -129,11 +142,21 @@ class Publishing:
         if self._on_hold():
             return 0.0 if self._common.discard_some() else self._common.pulse.idle
         if self._common.uploads.head(1):
+            if seconds := self._wait():
+                return 0.0 if self._tidy() else seconds
             self._publish_head()
             return 0.0
         if self._common.uploads.more_come():
             return self._common.pulse.idle  # whoever checks them wakes this loop
         return 0.0 if self._tidy() or self._publisher.improve() else self._common.pulse.idle
+
+    def _wait(self) -> float:
+        """Seconds until what has come may be published, if superseded indexes use up their space."""
+        seconds = self._publisher.wait()
+        if seconds:
+            self._common.board.doing(f"publishing again in {math.ceil(seconds)} s: [publish] index_space is used up")
+            self._common.reporter.wake()
+        return min(seconds, self._common.pulse.idle)
 
     def _publish_head(self) -> None:
         if self._untidied >= _UNTIDIED:
@@ -147,6 +170,7 @@ class Publishing:
             self._publish(batch)
         self._took = time.monotonic() - started
         self._untidied += 1
+        self._note_disk()
 
     def _tidy(self) -> bool:
         """One piece of housekeeping; True where there may be more."""
@@ -155,7 +179,15 @@ class Publishing:
         if self._untidied:
             self._settle()
         self._untidied = 0
+        self._note_disk()
         return False
+
+    def _note_disk(self) -> None:
+        """Tell what is used on the disk. Nothing is added up for it here."""
+        common = self._common
+        with contextlib.suppress(OSError):  # the next one that needs the disk tells of it
+            disk = self._disk.look(common.config, common.journal.path, self._publisher.space())
+            common.board.use(disk, self._publisher.overfull())
 
     def _settle(self) -> None:
         """On a full disk the journal's log stays as it is until after the next publish; nothing waits for it."""
@@ -189,6 +221,8 @@ class Publishing:
             self.prepared = False
         old.close()
         self._on_config(config)
+        self._common.board.reloaded()
+        self._common.reporter.wake(now=True)
         log.info("the new configuration is in force")
 
     def _prepare(self) -> None:
@@ -198,6 +232,7 @@ class Publishing:
         common.board.clear_halt()
         common.board.clear_degraded()
         common.board.doing("waiting for uploads")
+        self._note_disk()
         common.reporter.wake(now=True)
         common.pulse.ready()
 

@@ -5,7 +5,8 @@ What differs is that nothing here grows with the import but lists of names: fact
 import's own database (:mod:`incomingd.journal.bulk`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -16,16 +17,26 @@ from incomingd import fsio, rules
 from incomingd.config import Config, SuiteConfig
 from incomingd.errors import Halt, Retry
 from incomingd.journal import Journal
-from incomingd.journal.blocks import Blocks
 from incomingd.journal.bulk import Bulk, Candidate, Rival, StagingError
 from incomingd.journal.catalogue import Catalogue
 from incomingd.journal.generations import Generation, Generations
 from incomingd.journal.staging import NAME
 from incomingd.journal.uploads import Uploads
-from incomingd.model import Operation, OperationKind, Problem, Published, SuiteResult, Upload, UploadKind
+from incomingd.model import (
+    Operation,
+    OperationKind,
+    Problem,
+    Published,
+    SuiteResult,
+    Upload,
+    UploadKind,
+    split_section,
+)
 from incomingd.places import Places
+from incomingd.publish import ownership
 from incomingd.publish.generation import Built, GenerationBuilder
 from incomingd.publish.pool import Pool, environment
+from incomingd.rights import Place
 from incomingd.states import Stage
 
 #: More problems than anybody reads; they would also fill the status file.
@@ -34,6 +45,15 @@ _DONE = "done-"
 
 #: Runs the commit, then switches what clients see; nobody is told in between.
 Commit = Callable[[Callable[[], Upload], list[Built]], Upload]
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What an import brings: its packages, how many listings change, and what is told though it is allowed."""
+
+    bulk: Bulk
+    changes: int
+    warnings: Sequence[Problem]
 
 
 class Importer:
@@ -53,7 +73,6 @@ class Importer:
         self._journal = journal
         self._uploads = Uploads(journal)
         self._generations = Generations(journal)
-        self._blocks = Blocks(journal)
         self._catalogue = Catalogue(journal)
         self._builder = builder
         self._pool = pool
@@ -73,13 +92,16 @@ class Importer:
         if suite is None:
             problem = rules.UNKNOWN_DISTRIBUTION.problem(f"the suite {operation.suite} is no longer configured")
             return self._reject(upload, [problem])
+        if suite.retired:
+            return self._reject(upload, [rules.SUITE_RETIRED.problem(f"the suite {suite.name} is retired")])
         folder = self._imports / (operation.staged or "")
         try:
             with Bulk(self._journal, folder) as bulk:
                 problems, changes = _decide(bulk, suite, newest=operation.newest)
                 if problems:
                     return self._reject(upload, problems)
-                ended = self._publish(upload, operation, suite, bulk, changes, commit)
+                warnings = _takeovers(bulk, suite, self._catalogue) if changes else []
+                ended = self._publish(upload, operation, suite, _Content(bulk, changes, warnings), commit)
         except StagingError as error:
             self._pool.sweep()  # of what was placed before that showed
             return self._reject(self._uploads.get(upload.id), [rules.IMPORT_GONE.problem(str(error))])
@@ -91,17 +113,18 @@ class Importer:
         return self._uploads.reject(upload, problems, self._clock(), message)
 
     def _publish(
-        self, upload: Upload, operation: Operation, suite: SuiteConfig, bulk: Bulk, changes: int, commit: Commit
+        self, upload: Upload, operation: Operation, suite: SuiteConfig, content: "_Content", commit: Commit
     ) -> Upload:
+        bulk = content.bulk
         count = bulk.packages()
         upload = self._uploads.move(upload, Stage.PUBLISHING, self._clock(), f"publishing {count} packages")
         try:
             with environment():
-                built = [self._build(operation, suite, bulk, upload, count)] if changes else []
+                built = [self._build(operation, suite, bulk, upload, count)] if content.changes else []
         except (Retry, Halt) as failure:
             self._uploads.move(upload, Stage.QUEUED, self._clock(), f"not published yet: {failure}")
             raise
-        return commit(lambda: self._commit(upload, operation, bulk, built, count), built)
+        return commit(lambda: self._commit(upload, operation, content, built, count), built)
 
     def _build(self, operation: Operation, suite: SuiteConfig, bulk: Bulk, upload: Upload, count: int) -> Built:
         bulk.intend()
@@ -110,13 +133,14 @@ class Importer:
         reason = f"{upload}, {count} package{'' if count == 1 else 's'}"
         return self._builder.build_sections(suite, bulk.stanzas(self._progress), reason, self._clock())
 
-    def _commit(self, upload: Upload, operation: Operation, bulk: Bulk, built: list[Built], count: int) -> Upload:
-        now = self._clock()
+    def _commit(
+        self, upload: Upload, operation: Operation, content: "_Content", built: list[Built], count: int
+    ) -> Upload:
+        now, bulk = self._clock(), content.bulk
         with bulk.beside(), self._journal.writing() as db:
             for one in built:
                 bulk.apply(db, operation.suite, one.generation.number, upload.id, now)
-                self._generations.add(one.generation)
-                self._blocks.apply(operation.suite, one.blocks)
+            self._builder.commit(built, now)
             self._catalogue.forget_intents()
             current = self._generations.current(operation.suite)
             where = f"{operation.suite} generation {current.number if current else 0}"
@@ -127,6 +151,7 @@ class Importer:
                 now,
                 f"published {count} packages in {where}" if built else f"already published, as it is in {where}",
                 already_published=not built,
+                warnings=content.warnings,
             )
 
     # -- afterwards ---------------------------------------------------------------------------------------------------
@@ -186,6 +211,25 @@ def _decide(bulk: Bulk, suite: SuiteConfig, *, newest: bool) -> tuple[list[Probl
     if len(some) > _MAX_PROBLEMS:
         some[-1] = rules.MORE_PROBLEMS.problem(f"there are more than {_MAX_PROBLEMS} problems")
     return some, changes
+
+
+def _takeovers(bulk: Bulk, suite: SuiteConfig, catalogue: Catalogue) -> list[Problem]:
+    """Names that move to another source by the import: the operator has said so."""
+    warnings: dict[Problem, None] = {}
+    for one in bulk.contested(suite.name):
+        arrival = ownership.Arrival(
+            name=one.name,
+            place=Place(suite=suite.name, component=one.component, source=one.source),
+            indexes=(split_section(one.section)[1],),
+            essential="",
+            file=one.origin,
+        )
+        listed = ownership.binaries({one.name: catalogue.listed(suite.name, one.name)}, one.name)
+        warnings |= dict.fromkeys(ownership.imported(arrival, listed).warnings)
+        if len(warnings) > _MAX_PROBLEMS:
+            last = rules.MORE_PROBLEMS.problem(f"there are more than {_MAX_PROBLEMS} warnings")
+            return [*list(warnings)[:_MAX_PROBLEMS], last]
+    return list(warnings)
 
 
 def _is_newer(version: str, than: str) -> bool:

@@ -7,7 +7,8 @@ Rules:
 * A file that did not change is a hard link to that of the generation before. Files are never changed in place.
 * Each generation's InRelease is dated at least a whole second after the one before: that is how finely HTTP tells new
   from old, and an apt that looked a moment ago would be told that nothing has changed.
-* The index files of the last ``keep_generations`` stay reachable by hash, for clients that hold an older InRelease.
+* The folder is made whole with links to what did not change: nothing in it grows with what is kept by hash, which all
+  generations share (:mod:`.by_hash`).
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from incomingd.journal.catalogue import Catalogue, Change, PackageKey
 from incomingd.journal.generations import Generation, Generations, IndexFile
 from incomingd.places import Places
 from incomingd.publish.blocks import LAYOUT
+from incomingd.publish.by_hash import ByHash
 from incomingd.publish.indexes import IndexWriter
 from incomingd.publish.release import release_text
 from incomingd.publish.sign import Signer
@@ -52,6 +54,7 @@ class GenerationBuilder:
         catalogue: Catalogue,
         generations: Generations,
         blocks: Blocks,
+        by_hash: ByHash,
         signer: Signer,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,6 +63,8 @@ class GenerationBuilder:
         self._places = Places(config)
         self._catalogue = catalogue
         self._generations = generations
+        self._blocks = blocks
+        self._by_hash = by_hash
         self._indexes = IndexWriter(config.publish, blocks)
         self._signer = signer
         self._progress = progress
@@ -69,10 +74,12 @@ class GenerationBuilder:
         archive, publish = self._config.archive, self._config.publish
         parts = (
             *(suite.name, suite.codename, suite.components, suite.binary_architectures),
-            *(archive.origin, archive.label, archive.description, archive.signing_keys),
+            *(suite.origin, suite.label, suite.description, archive.signing_keys),
             *(publish.sha512, publish.zstd, LAYOUT),
             # Else the digest is what it was before there was such a setting.
             *(["translations"] if publish.translations else []),
+            *([suite.suite] if suite.suite != suite.name else []),
+            *(["by SHA512"] if publish.sha512 else []),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -123,24 +130,25 @@ class GenerationBuilder:
         folder = self._places.generation(suite.name, number)
         fsio.remove_tree(folder)
         folders = fsio.make_directories(folder)
-        kept = {} if previous is None or anew else {f.path: f for f in previous.files}
         files: list[IndexFile] = []
         blocks: list[SectionBlocks] = []
+        shared: list[Path] = []
         for section in self._sections(suite, changes):
             self._progress()
-            folders += fsio.make_directories(folder / section / "by-hash" / "SHA256")
+            fsio.make_directories(folder / section)
+            shared += self._by_hash.attach(suite.name, folder, section)
             own = changes.get(section, {})
-            old = [f for f in kept.values() if f.path.rpartition("/")[0] == section]
+            old = [f for f in previous.files if f.folder == section] if previous and not anew else []
             if previous and old and not own:
                 files += self._link(self._places.generation(suite.name, previous.number), folder, old)
                 continue
             written, changed = self._indexes.write(suite.name, section, view, own, folder / section, anew=anew)
+            shared += self._by_hash.add(suite.name, folder, written)
             files += written
             blocks.append(changed)
-        self._keep_by_hash(suite.name, folder, previous)
         at = max(now, previous.at) if previous else now
         with ThreadPoolExecutor(1) as beside:  # one waits for the disk, the other for gpg's agent
-            syncing = beside.submit(_sync_inside, folder)
+            syncing = beside.submit(_sync_inside, folder, shared)
             inrelease = self._release(suite, folder, files, at)
         syncing.result()
         self._date(suite.name, folder, previous, at)
@@ -156,8 +164,17 @@ class GenerationBuilder:
         )
         return Built(generation=generation, blocks=tuple(blocks))
 
+    def commit(self, built: Iterable[Built], now: datetime) -> None:
+        """Note generations, their index blocks, and what they supersede; in the transaction that commits them."""
+        for one in built:
+            previous = self._generations.current(one.generation.suite)
+            self._generations.add(one.generation)
+            self._blocks.apply(one.generation.suite, one.blocks)
+            self._by_hash.committed(one.generation, previous, now)
+
     def committed(self, built: Iterable[Built]) -> None:
         """These are in force now."""
+        self._by_hash.published()
         for one in built:
             for changed in one.blocks:
                 self._indexes.committed(one.generation.suite, changed)
@@ -184,22 +201,10 @@ class GenerationBuilder:
         for file in linked:
             if file.stored:
                 fsio.link(source / file.path, target / file.path)
-                fsio.link(target / file.path, by_hash(target, file))
         return linked
 
-    def _keep_by_hash(self, suite: str, folder: Path, previous: Generation | None) -> None:
-        if previous is None:
-            return
-        source = self._places.generation(suite, previous.number)
-        for generation in self._generations.newest(suite, self._config.publish.keep_generations - 1):
-            for file in generation.files:
-                old, new = by_hash(source, file), by_hash(folder, file)
-                if file.stored and not new.exists() and old.exists():
-                    fsio.make_directories(new.parent)
-                    fsio.link(old, new)
-
     def _release(self, suite: SuiteConfig, folder: Path, files: list[IndexFile], at: datetime) -> bytes:
-        text = release_text(self._config.archive, suite, files, at, sha512=self._config.publish.sha512)
+        text = release_text(suite, files, at, sha512=self._config.publish.sha512)
         signatures = self._signer.sign(text)
         fsio.write_new(folder / "Release", [text])
         fsio.write_new(folder / "InRelease", [signatures.inrelease])
@@ -239,12 +244,11 @@ class GenerationBuilder:
         return [f for f in parent.iterdir() if f.name.isdecimal()] if parent.is_dir() else []
 
 
-def _sync_inside(folder: Path) -> None:
-    """The sections' folders, from the inside out. Their files were synced when they were written, or are links to old
-    ones."""
-    sections = [top for top in folder.iterdir() if top.is_dir()]
-    inside = [*sections, *(path for top in sections for path in top.rglob("*") if path.is_dir())]
-    fsio.sync(sorted(inside, key=lambda path: -len(path.parts)))
+def _sync_inside(folder: Path, shared: Iterable[Path]) -> None:
+    """The sections' folders and what was added to those of by-hash, from the inside out. Their files were synced when
+    they were written, or are links to old ones."""
+    inside = [Path(parent) for parent, _, _ in os.walk(folder) if parent != str(folder)]
+    fsio.sync(sorted({*inside, *shared}, key=lambda path: -len(path.parts)))
 
 
 def _sync_top(folder: Path, above: Iterable[Path]) -> None:
@@ -258,11 +262,6 @@ def view_of(catalogue: Catalogue, suite: SuiteConfig, *, translations: bool) -> 
     components = suite.components if translations else ()
     sections = {name: [f"{name}/binary-{arch}" for arch in suite.binary_architectures] for name in components}
     return View(catalogue, suite.name, sections)
-
-
-def by_hash(folder: Path, file: IndexFile) -> Path:
-    """Where an index file lies under its own digest (Acquire-By-Hash)."""
-    return (folder / file.path).parent / "by-hash" / "SHA256" / file.sha256
 
 
 def _stanza(catalogue: Catalogue, change: Change, stanzas: Mapping[PackageKey, bytes]) -> bytes | None:

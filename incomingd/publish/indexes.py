@@ -63,7 +63,7 @@ class IndexWriter:
     def write(
         self, suite: str, section: str, view: View, changes: Mapping[str, bytes | None], folder: Path, *, anew: bool
     ) -> tuple[list[IndexFile], SectionBlocks]:
-        """Write the section's files into ``folder`` and by hash below it; their bytes are synced, their names are not.
+        """Write the section's files into ``folder``; their bytes are synced, their names are not.
 
         ``view`` shows the stanzas as they were; ``changes`` are those that change, by name, None for one that leaves.
         ``anew`` rebuilds every block, as does a store that has lost some. Returns the files for the Release, the
@@ -187,9 +187,7 @@ class IndexWriter:
             for chunk in self._joined(form, run):
                 sums.update(chunk)
                 out.write(chunk)
-        file = sums.file(f"{name}.{form}", stored=True)
-        fsio.link(path, folder / "by-hash" / "SHA256" / file.sha256)
-        return file
+        return sums.file(f"{name}.{form}", stored=True, allocated=fsio.allocated(path))
 
     def _joined(self, form: str, run: list[Block]) -> Iterator[bytes]:
         data = self._blocks.data(run, form)
@@ -240,13 +238,14 @@ class _Sums:
         other._sha512 = self._sha512.copy() if self._sha512 else None
         return other
 
-    def file(self, path: str, *, stored: bool) -> IndexFile:
+    def file(self, path: str, *, stored: bool, allocated: int = 0) -> IndexFile:
         return IndexFile(
             path=path,
             size=self._size,
             sha256=self._sha256.hexdigest(),
             sha512=self._sha512.hexdigest() if self._sha512 else None,
             stored=stored,
+            allocated=allocated,
         )
 
 

@@ -77,9 +77,12 @@ class Pool:
         self._catalogue.forget_intents()
         return litter
 
-    def clean(self, unused_before: datetime, now: datetime) -> list[str]:
-        """Remove some files that no suite has listed since ``unused_before``; return their names, none when done."""
-        paths = self._catalogue.unused_before(unused_before, _CLEAN_AT_ONCE)
+    def clean(self, unused_before: datetime, forgotten_before: datetime, now: datetime) -> list[str]:
+        """Remove some files that no suite has listed since ``unused_before``; return their names, none when done.
+
+        For those that an operator has forgotten ``forgotten_before`` counts instead. The names are free then.
+        """
+        paths = self._catalogue.unused_before(unused_before, forgotten_before, _CLEAN_AT_ONCE)
         if not paths:
             return []
         self._catalogue.set_gone(paths, now)

@@ -26,13 +26,19 @@ from incomingd.journal import Journal
 from incomingd.journal.blocks import Blocks
 from incomingd.journal.catalogue import Catalogue, Change
 from incomingd.journal.generations import Generation, Generations
+from incomingd.journal.kept import KeptIndexes, Space
+from incomingd.journal.suites import Suites
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Published, SuiteResult, Upload, UploadKind
 from incomingd.places import Places
+from incomingd.publish import identity
 from incomingd.publish.bulk import Importer
-from incomingd.publish.decide import Decision, Overlay, decide
+from incomingd.publish.by_hash import ByHash
+from incomingd.publish.decide import decide
 from incomingd.publish.generation import Built, GenerationBuilder
+from incomingd.publish.links import SuiteLinks
 from incomingd.publish.operations import decide_operation
+from incomingd.publish.overlay import Decision, Overlay
 from incomingd.publish.pool import Pool, environment
 from incomingd.publish.sign import Signer
 from incomingd.states import Stage
@@ -69,14 +75,22 @@ class Publisher:
         self._generations = Generations(journal)
         self._blocks = Blocks(journal)
         self._pool = Pool(config.archive.root, self._catalogue, progress)
-        self._builder = GenerationBuilder(config, self._catalogue, self._generations, self._blocks, signer, progress)
+        self._kept = KeptIndexes(journal)
+        self._by_hash = ByHash(config, self._kept, self._generations)
+        self._builder = GenerationBuilder(
+            config, self._catalogue, self._generations, self._blocks, self._by_hash, signer, progress
+        )
+        self._links = SuiteLinks(config, self._generations)
+        self._suites = Suites(journal)
         self._signer = signer
         self._clock = clock
         self._visible = visible
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="pool")
         self._importer = Importer(config, journal, self._builder, self._pool, clock, progress)
         #: True where clients see all that the journal has as published: only then may anybody be told.
-        self.switched = all(self._is_switched(suite.name) for suite in config.suites)
+        self.switched = self._links.all_switched()
+        newest = current_generations(self._generations, config).values()
+        self._last = max((one.at for one in newest), default=None)
 
     def prepare(self) -> None:
         """Bring the archive to what the journal says: at start-up, after a reload, after a halt.
@@ -87,27 +101,42 @@ class Publisher:
         with environment():
             for folder in ("dists", "pool"):
                 fsio.make_directories(self._places.archive / folder)
+            self._end_dropped()
             self._blocks.sweep()
             for path in self._pool.sweep():
                 log.info("removed %s, which an interrupted publish left", path)
             for suite in self._config.suites:
                 current = self._generations.current(suite.name)
-                self._ours(suite.name, current)
-                self._builder.sweep(suite.name, current)
-                if current:
-                    self._switch(suite.name, current.number)
-            self.switched = True
+                self._links.must_be_ours(suite.name, current)
+                if current and self._is_there(current):
+                    self._show(current)
             self._publish_keys()
             self._settings_changed()
+            self.switched = True
+            for suite in self._config.suites:
+                current = self._generations.current(suite.name)
+                self._builder.sweep(suite.name, current)
+                self._by_hash.reconcile(suite.name, current, self._clock())
 
-    def _ours(self, suite_name: str, current: Generation | None) -> None:
-        """A suite that clients see and the journal does not know: an empty one must not take its place."""
-        link = self._places.suite_link(suite_name)
-        if current is None and link.is_symlink() and str(link.readlink()).startswith(f".generations/{suite_name}/"):
-            raise Halt(
-                f"{link} is published, and {self._journal.path} knows nothing of it; restore the journal that belongs "
-                f"to this archive (docs/operators.md), or move {link} away to begin with an empty suite; then reload"
-            )
+    def _end_dropped(self) -> None:
+        """End the suites that an operator has dropped. Raises :class:`Halt` if another one has lost its table."""
+        for name in sorted(self._suites.dropping()):
+            if self._config.suite(name) is None:
+                self._suites.drop(name, self._clock())
+                self._links.remove(name)
+                fsio.remove_tree(self._places.generation(name, 0).parent)
+                log.info("%s: dropped", name)
+            self._suites.dropped(name)  # with a table again it goes on
+        if missing := identity.missing_tables(self._config, self._suites.published()):
+            raise Halt("; ".join(missing))
+
+    def _show(self, current: Generation) -> None:
+        """Have clients see a generation that is committed, also if the end of the process came between."""
+        now = self._clock()
+        self._by_hash.prepare(current, now)
+        if not self._links.is_switched(current):
+            self._by_hash.switched_late(current.suite, current.number, now)
+        self._links.switch(current)
 
     def put_back(self) -> None:
         """Put what a publish left behind when it failed into the queue again. Raises ``Retry``.
@@ -121,6 +150,8 @@ class Publisher:
 
     def publish(self, batch: Sequence[Upload]) -> list[Upload]:
         """Publish uploads that are ``queued``, in the given order; return them as they ended."""
+        with environment():
+            self._by_hash.forget_failed()
         if batch and self._importer.is_import(batch[0]):
             return [self._importer.publish(batch[0], self._commit_import)]
         ended: list[Upload] = []
@@ -205,21 +236,20 @@ class Publisher:
             for one in accepted:
                 self._catalogue.add_pool_files(one.decision.pool, one.upload.id, now)
                 self._catalogue.add_packages(one.decision.packages, one.upload.id, now)
-                for file in one.decision.published_changes:
-                    self._catalogue.add_published_changes(file.digests.sha256, one.upload.id, file.name)
+                self._catalogue.add_published_changes(one.decision.published_changes, one.upload.id)
                 for suite, change in one.decision.changes:
                     self._catalogue.apply(suite, numbers[suite], [(change, one.upload.id)], now)
-            self._add_generations(built)
+            for one in accepted:
+                self._catalogue.forget(one.decision.forgotten)
+            self._builder.commit(built, now)
             self._catalogue.forget_intents()
             current = current_generations(self._generations, self._config)
-            return [self._published(one, current, now) for one in accepted]
+            newer = _superseded(accepted)
+            return [self._published(one, current, now, newer.get(one.upload.id)) for one in accepted]
 
-    def _add_generations(self, built: Iterable[Built]) -> None:
-        for one in built:
-            self._generations.add(one.generation)
-            self._blocks.apply(one.generation.suite, one.blocks)
-
-    def _published(self, one: _Accepted, current: Mapping[str, Generation], now: datetime) -> Upload:
+    def _published(
+        self, one: _Accepted, current: Mapping[str, Generation], now: datetime, superseded_by: str | None
+    ) -> Upload:
         suites = {
             suite: SuiteResult(generation=current[suite].number, inrelease_sha256=current[suite].inrelease_sha256)
             for suite in one.decision.suites
@@ -227,43 +257,32 @@ class Publisher:
         }
         already = one.decision.already_published
         where = ", ".join(f"{suite} generation {result.generation}" for suite, result in suites.items())
+        message = f"already published, as it is in {where}" if already else f"published in {where}"
+        if superseded_by is not None:
+            message += f"; superseded by {superseded_by} in the same generation"
         return self._uploads.publish(
             one.upload,
             Published(suites=suites, files=one.decision.files),
             now,
-            f"already published, as it is in {where}" if already else f"published in {where}",
+            message,
             already_published=already,
+            superseded_by=superseded_by,
+            warnings=one.decision.warnings,
         )
 
     def _committed(self, built: Sequence[Built]) -> None:
         self._builder.committed(built)
+        self._last = self._clock() if built else self._last
         # After the commit there is no way back: a switch that fails is tried again until it succeeds, by prepare().
         for one in built:
             try:
-                self._switch(one.generation.suite, one.generation.number)
+                self._links.switch(one.generation)
             except OSError as error:
                 self.switched = False
                 raise Halt(
                     f"{self._places.suite_link(one.generation.suite)} cannot be switched to generation "
                     f"{one.generation.number}: {error.strerror}; mend it and reload"
                 ) from error
-
-    def _is_switched(self, suite_name: str) -> bool:
-        current = self._generations.current(suite_name)
-        return current is None or fsio.points_to(
-            self._places.suite_link(suite_name), _link_text(suite_name, current.number)
-        )
-
-    def _switch(self, suite_name: str, number: int) -> None:
-        link = self._places.suite_link(suite_name)
-        target = _link_text(suite_name, number)
-        if not fsio.points_to(link, target):
-            fsio.switch(link, target)
-        suite = self._config.suite(suite_name)
-        if suite and suite.codename != suite_name:
-            codename = self._places.suite_link(suite.codename)
-            if not fsio.points_to(codename, suite_name):
-                fsio.switch(codename, suite_name)
 
     def _publish_keys(self) -> None:
         """The archive's public keys, for the clients' Signed-By."""
@@ -278,18 +297,19 @@ class Publisher:
         files are gone: a backup may leave them out."""
         for suite in self._config.suites:
             current = self._generations.current(suite.name)
-            same = current is not None and current.settings == self._builder.settings(suite)
-            if current and same and self._is_there(current):
+            same = current is not None and (suite.retired or current.settings == self._builder.settings(suite))
+            if (current and same and self._is_there(current)) or (suite.retired and not current):
                 continue
             changes = self._builder.spread_all(suite)
             reason = "lost indexes" if same else "new settings" if current else "new suite"
             built = self._builder.build(suite, changes, {}, reason, self._clock(), anew=True)
             with self._visible:
+                now = self._clock()
                 with self._journal.writing():
                     self._catalogue.apply(
-                        suite.name, built.generation.number, [(change, None) for change in changes], self._clock()
+                        suite.name, built.generation.number, [(change, None) for change in changes], now
                     )
-                    self._add_generations([built])
+                    self._builder.commit([built], now)
                 self._committed([built])
             log.info("%s: generation %d (%s)", suite.name, built.generation.number, reason)
 
@@ -298,6 +318,22 @@ class Publisher:
         folder = self._places.generation(generation.suite, generation.number)
         indexes = (file.path for file in generation.files if file.stored)
         return all((folder / name).is_file() for name in ("Release", "InRelease", "Release.gpg", *indexes))
+
+    def wait(self) -> float:
+        """Seconds until the next publish may be made; most often none. Raises ``Retry``."""
+        now = self._clock()
+        if self._last is None:
+            return 0.0
+        with environment():
+            return self._by_hash.wait(now, now - self._last)
+
+    def overfull(self) -> str:
+        """Why more space is used than the configuration allows; empty if it is not."""
+        return self._by_hash.overfull()
+
+    def space(self) -> Space:
+        """What the archive uses on the disk."""
+        return self._kept.space()
 
     def improve(self) -> bool:
         """A small piece of work that the next publish gains by; True where there may be more."""
@@ -309,16 +345,33 @@ class Publisher:
         with environment():
             now = self._clock()
             grace = timedelta(seconds=self._config.publish.grace)
-            if self._pool.clean(now - grace, now) or self._importer.tidy():
+            index_grace = timedelta(seconds=self._config.publish.index_grace)
+            if self._pool.clean(now - grace, now - index_grace, now) or self._importer.tidy():
                 return True
-            return any(self._builder.prune(suite.name) for suite in self._config.suites)
-
-
-def _link_text(suite_name: str, number: int) -> str:
-    return f".generations/{suite_name}/{number}"
+            # Both in one piece: so much one publish leaves.
+            pruned = self._by_hash.prune(now)
+            return any(self._builder.prune(suite.name) for suite in self._config.suites) or pruned
 
 
 def current_generations(generations: Generations, config: Config) -> dict[str, Generation]:
     """The current generation of each suite that has one."""
     found = ((suite.name, generations.current(suite.name)) for suite in config.suites)
     return {name: generation for name, generation in found if generation is not None}
+
+
+def _superseded(accepted: Sequence[_Accepted]) -> dict[int, str]:
+    """The uploads of which nothing is listed, since later ones of the same publish brought newer versions of all of it.
+
+    By their ids, with the version that is listed.
+    """
+    last: dict[tuple[str, str, str], Change] = {}
+    for one in accepted:
+        last |= {(suite, change.section, change.name): change for suite, change in one.decision.changes}
+    found: dict[int, str] = {}
+    for one in accepted:
+        brought = [(suite, change) for suite, change in one.decision.changes if change.package is not None]
+        listed = [last[suite, change.section, change.name].package for suite, change in brought]
+        newer = [now for now, (_, change) in zip(listed, brought, strict=True) if now and now != change.package]
+        if brought and len(newer) == len(brought):
+            found[one.upload.id] = newer[0].version
+    return found

@@ -4,30 +4,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from incomingd.config import ArchiveConfig, SuiteConfig
+from incomingd.config import SuiteConfig
 from incomingd.journal.generations import IndexFile
 
 
-def release_text(
-    archive: ArchiveConfig, suite: SuiteConfig, files: Sequence[IndexFile], at: datetime, *, sha512: bool
-) -> bytes:
+def release_text(suite: SuiteConfig, files: Sequence[IndexFile], at: datetime, *, sha512: bool) -> bytes:
     """The text to be signed. ``files`` are all index files, their paths below the suite's folder.
 
     ``at`` becomes the Date. It must not go back from one generation to the next: apt keeps the Release with the later
     Date and drops the other. Nor may it run ahead of the clock: apt refuses one from the future.
     """
     heads = [
-        ("Origin", archive.origin),
-        ("Label", archive.label),
-        ("Suite", suite.name),
+        ("Origin", suite.origin),
+        ("Label", suite.label),
+        ("Suite", suite.suite),
         ("Codename", suite.codename),
         ("Date", release_date(at)),
         ("Acquire-By-Hash", "yes"),
         ("Architectures", " ".join(suite.binary_architectures)),
         ("Components", " ".join(suite.components)),
-        ("Description", archive.description),
+        ("Description", suite.description),
     ]
-    lines = [f"{name}: {value.strip()}" for name, value in heads if value.strip()]
+    lines = [f"{name}: {value.strip()}" for name, value in heads if value and value.strip()]
     listed = sorted(files, key=lambda file: file.path)
     lines += _table("SHA256", ((file.sha256, file) for file in listed))
     if sha512:

@@ -5,16 +5,26 @@ Rules:
 * Every field of the control file or .dsc is kept with its value, in the order of ``apt-ftparchive`` (apt's
   ``tagfile-order.c``) and spelled as there; fields that apt does not know come last, in the file's own order.
 * What the archive itself says of a file replaces whatever the uploader says of it: name, size and digests, Section and
-  Priority (those of the .changes). A digest that was not computed here is left out; a wrong one would make
-  the file impossible to fetch.
+  Priority (those of the .changes). A digest that was not computed here is left out, and whatever else apt would
+  take as said of the file (:func:`~incomingd.model.is_index_field`); a wrong one makes the file impossible to fetch.
+* A stanza has at most max_stanza bytes; with a larger one apt reads nothing at all of the index.
 * No value can open a second stanza. Checking has seen to that; here it is a bug, and a ``ValueError``.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from incomingd import rules
 from incomingd.config import PublishConfig
-from incomingd.model import BinaryPackage, Fields, FileEntry, SourcePackage
+from incomingd.model import (
+    FIELD_NAME,
+    FIELD_VALUE,
+    BinaryPackage,
+    Fields,
+    FileEntry,
+    Problem,
+    SourcePackage,
+    is_index_field,
+)
 
 _PACKAGES_ORDER = (
     *("Package", "Package-Type", "Architecture", "Subarchitecture", "Version", "Kernel-Version", "Built-Using"),
@@ -33,10 +43,6 @@ _SOURCES_ORDER = (
     *("Vcs-Bzr", "Vcs-Cvs", "Vcs-Darcs", "Vcs-Git", "Vcs-Hg", "Vcs-Mtn", "Vcs-Svn", "Directory", "Package-List"),
     *("Files", "Checksums-Md5", "Checksums-Sha1", "Checksums-Sha256", "Checksums-Sha512"),
 )
-#: Deb822 (Debian Policy 5.1): a name is printable ASCII without blank and colon, and begins with neither # nor -.
-_NAME = re.compile(r"(?![#-])[!-9;-~]+", re.ASCII)
-#: Each line after the first begins with a blank and is not blank; dpkg and python-debian end a stanza at a blank one.
-_VALUE = re.compile(r"[^\n\r\0]*(\n[ \t]+[^ \t\n\r\0][^\n\r\0]*)*")
 
 
 def packages_stanza(package: BinaryPackage, filename: str, config: PublishConfig) -> bytes:
@@ -53,9 +59,6 @@ def packages_stanza(package: BinaryPackage, filename: str, config: PublishConfig
         "MD5sum": digests.md5 if config.md5sum else None,
         "SHA1": digests.sha1 if config.sha1 else None,
         "SHA256": digests.sha256,
-        "SHA512": None,
-        # Belongs to a Packages without long descriptions; beside a long one apt computes it.
-        "Description-md5": None,
         # dpkg's own note of what is installed; apt-ftparchive takes it out too.
         "Status": None,
     }
@@ -82,6 +85,26 @@ def sources_stanza(package: SourcePackage, directory: str, config: PublishConfig
     return _stanza(package.fields, own, _SOURCES_ORDER)
 
 
+def fields_of(stanza: bytes) -> Fields:
+    """The fields of a stanza that was written here."""
+    fields: list[tuple[str, str]] = []
+    for line in stanza.decode().split("\n"):
+        if line[:1] in (" ", "\t"):
+            name, value = fields[-1]
+            fields[-1] = (name, f"{value}\n{line}")
+        elif line:
+            name, _, value = line.partition(":")
+            fields.append((name, value.removeprefix(" ")))
+    return tuple(fields)
+
+
+def size_faults(stanza: bytes, file: str, most: int) -> Iterator[Problem]:
+    """A stanza that is too large for apt makes every client fail, whatever package it wants."""
+    if len(stanza) > most:
+        found = f"its stanza in the index would have {len(stanza)} bytes, and {most} are allowed"
+        yield rules.STANZA_TOO_LARGE.problem(found, file=file)
+
+
 def _rows(rows: Iterable[tuple[str, FileEntry]]) -> str:
     return "".join(f"\n {digest} {file.size} {file.name}" for digest, file in rows)
 
@@ -89,7 +112,7 @@ def _rows(rows: Iterable[tuple[str, FileEntry]]) -> str:
 def _stanza(fields: Fields, own: Mapping[str, str | None], order: Sequence[str]) -> bytes:
     """``fields``, with those of ``own`` in their place or added; one of ours without a value is left out."""
     ours = {name.lower(): value for name, value in own.items()}
-    values = {name.lower(): value for name, value in fields if name.lower() not in ours}
+    values = {name.lower(): value for name, value in fields if name.lower() not in ours and not is_index_field(name)}
     values |= {name: value for name, value in ours.items() if value}
     spelled = {name.lower(): name for name, _ in fields} | {name.lower(): name for name in order}
     known = [name.lower() for name in order]
@@ -98,6 +121,6 @@ def _stanza(fields: Fields, own: Mapping[str, str | None], order: Sequence[str])
 
 
 def _line(name: str, value: str) -> str:
-    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+    if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
         raise ValueError(f"field {name!r} has a value that no stanza can hold: {value[:200]!r}")
     return f"{name}:{value}\n" if value[:1] in ("", " ", "\t", "\n") else f"{name}: {value}\n"

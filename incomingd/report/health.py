@@ -15,8 +15,26 @@ from incomingd.errors import Halt, Retry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Bytes that are used. ``superseded_indexes`` are those that no generation of the newest ``keep_generations`` lists
+    and that ``index_grace`` keeps; ``indexes`` are all of them. ``rejected`` is None until it was added up. ``free`` is
+    what the archive's file system has left."""
+
+    pool: int
+    indexes: int
+    superseded_indexes: int
+    index_space: int
+    rejected: int | None
+    journal: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """The service at one moment; ``reasons`` are sentences for people, and say what to do."""
+    """The service at one moment; ``reasons`` are sentences for people, and say what to do.
+
+    ``reloads`` counts the reloads since the start that are over: the new configuration is in force, or was refused.
+    """
 
     state: str
     reasons: tuple[str, ...]
@@ -24,6 +42,8 @@ class Health:
     pid: int
     version: str
     started_at: datetime
+    reloads: int = 0
+    disk: Disk | None = None
 
     def line(self) -> str:
         """One line, as for systemctl status."""
@@ -48,6 +68,9 @@ class Board:
         self._refused: tuple[str, ...] = ()
         self._faults: tuple[str, ...] = ()
         self._waiting: dict[int, str] = {}
+        self._reloads = 0
+        self._overfull = ""
+        self._disk: Disk | None = None
         self._doing = "starting"
         self._stopped = False
 
@@ -83,10 +106,20 @@ class Board:
         with self._lock:
             self._refused = tuple(f"the new configuration is refused, the old one kept: {line}" for line in errors)
 
+    def reloaded(self) -> None:
+        """A reload is over, however it ended."""
+        with self._lock:
+            self._reloads += 1
+
     def set_faults(self, faults: tuple[str, ...]) -> None:
         """What intake misses now."""
         with self._lock:
             self._faults = faults
+
+    def use(self, disk: Disk, overfull: str) -> None:
+        """What is used on the disk, and a sentence if that is more than is allowed."""
+        with self._lock:
+            self._disk, self._overfull = disk, overfull
 
     def put_back(self, upload_id: int, reason: str) -> None:
         """An upload waits for the environment; with no reason: no longer."""
@@ -117,10 +150,11 @@ class Board:
             stops = tuple(str(failure) for failure in (self._halted, self._degraded) if failure is not None)
             held = (self._held,) if self._held else ()
             waiting = tuple(list(self._waiting.values())[-_SHOWN:])
-            reasons = (*stops, *held, *self._refused, *self._faults, *waiting)
+            others = (*self._refused, *([self._overfull] if self._overfull else []), *self._faults, *waiting)
+            reasons = (*stops, *held, *others)
             # A hold comes first in the one line: what else is wrong does not show in what is published.
             if held and not self._halted:
-                reasons = (*held, *stops, *self._refused, *self._faults, *waiting)
+                reasons = (*held, *stops, *others)
             state = "halted" if self._halted else "held" if held else "degraded" if reasons else "ok"
             return Health(
                 state="stopped" if self._stopped else state,
@@ -129,4 +163,6 @@ class Board:
                 pid=os.getpid(),
                 version=__version__,
                 started_at=self._started_at,
+                reloads=self._reloads,
+                disk=self._disk,
             )

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import sdnotify
 
+from incomingd.model import printable
+
 #: A loop with nothing to do beats at least this often, in seconds, or four times in the watchdog's time.
 _IDLE = 20.0
 
@@ -63,7 +65,7 @@ class Pulse:
 
     def status(self, line: str) -> None:
         """One line for ``systemctl status``; told when it changes."""
-        line = " ".join(line.split())  # a second line would be another message
+        line = printable(" ".join(line.split()))  # a second line would be another message
         if line != self._status:
             self._status = line
             self._notifier.notify(f"STATUS={line}")

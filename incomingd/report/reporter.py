@@ -3,7 +3,7 @@
 Rules:
 
 * An upload whose name was used before is written before it leaves its incoming folder: whoever sees that it is gone
-  must not take the status of the older one for its own.
+  must not take the status of the older one for its own. If the name is another account's, index.json is.
 * That an upload was seen, or has ended, is written at once. The stages between may pass in milliseconds: where each
   one stands is written in rounds, with the positions that have changed and index.json.
 * The journal is read while ``visible`` is held: not between a commit and the switch that shows it to clients.
@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from incomingd.errors import Retry
 from incomingd.journal.uploads import Uploads
@@ -34,6 +35,8 @@ _ROUND, _POSITIONS = 0.5, 1.0
 _SHARE = 20
 #: Seconds until a folder that could not be written is tried again.
 _TRY_AGAIN = 2.0
+#: Old status files that are removed at a time, some milliseconds' work, and seconds until there may be more.
+_REMOVED_AT_ONCE, _TIDY_EVERY = 50, 600.0
 #: Stages that nobody waits for.
 _BETWEEN = frozenset({Stage.CHECKING, Stage.QUEUED, Stage.PUBLISHING})
 
@@ -53,6 +56,7 @@ class Reporter:
         self._ended = threading.Event()
         self._round_at: float | None = None  # None where there is nothing that a round would tell
         self._positions_at = self._rest_until = float("-inf")
+        self._tidy_at = float("-inf")
         self._failed = False
         self._writing = threading.Lock()  # one thread at a time draws and writes
 
@@ -73,11 +77,15 @@ class Reporter:
                 self._news.set()
 
     def announce(self, uploads: Iterable[Upload]) -> None:
-        """These are about to be taken: write those now that have an older status under their name."""
-        reused = [upload.id for upload in uploads if self._files.is_known(upload.name)]
+        """These are about to be taken: write those now that have an older status under their name.
+
+        A nameless one has no file of its name. What tells its sender of it is index.json.
+        """
+        reused = [upload for upload in uploads if self._files.is_known(upload.name)]
         if reused:
-            self._files.note(*reused, now=True)
-            self._report(self._draw_noted)
+            self._files.note(*(upload.id for upload in reused), now=True)
+            nameless = any(upload.nameless for upload in reused)
+            self._report(self._draw_round if nameless else self._draw_noted)
 
     def wake(self, *, now: bool = False) -> None:
         """There is news of the service; ``now``: it does not wait for a sighting's moment."""
@@ -120,11 +128,27 @@ class Reporter:
             self._failed = False
         return is_round or self._failed
 
+    def tidy(self, keep: float, now: datetime) -> None:
+        """Remove some status files of uploads that ended more than ``keep`` seconds ago; 0: they stay for good."""
+        at = time.monotonic()
+        if not keep or at < self._tidy_at:
+            return
+        try:
+            with self._writing:
+                more = self._files.remove_old(now - timedelta(seconds=keep), _REMOVED_AT_ONCE)
+        except (OSError, Retry) as error:
+            log.warning("old status files cannot be removed: %s", error)
+            more = False
+        self._tidy_at = at + (_ROUND if more else _TIDY_EVERY)
+
     def _draw_noted(self) -> bool:
         """Read what somebody waits for; never a round."""
         with self._visible:
             self._files.draw(everything=False, published=self._is_switched())
             return False
+
+    def _draw_round(self) -> bool:
+        return self._draw(time.monotonic(), whole=True)
 
     def _draw(self, now: float, *, whole: bool) -> bool:
         """Read what is to be written; True where that was a round."""

@@ -1,8 +1,8 @@
 """Status files: drawn from the journal, replaced atomically, and made anew at any time.
 
-``NAME.json`` is the newest upload of that name, ``by-id/ID.json`` each one, ``index.json`` what is in flight, what
-ended last, and the service's health. The form is fixed by the contract: ``schema`` 1. Nothing here is synced: after a
-power cut :meth:`StatusFiles.note_all` has drawn what is missing.
+``NAME.json`` is the newest upload of that name that is not nameless, ``by-id/ID.json`` each one, ``index.json`` what is
+in flight, what ended last, and the service's health. The form is fixed by the contract: ``schema`` 1. Nothing here is
+synced: after a power cut :meth:`StatusFiles.note_all` has drawn what is missing.
 
 Rules:
 
@@ -10,17 +10,19 @@ Rules:
   (:meth:`StatusFiles.draw`) and then writes it (:meth:`StatusFiles.write`): a file may be late, it is never wrong, and
   moves that follow each other quickly are written once.
 * What cannot be written stays noted, and holds up no other upload's file.
+* The files of uploads that ended long ago are removed, some at a time, as the journal names them: no folder is read.
 """
 
 import json
 import threading
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from incomingd import codec, fsio
 from incomingd.errors import Retry
 from incomingd.journal.uploads import Uploads
-from incomingd.model import UPLOAD_NAME, Upload
+from incomingd.model import UPLOAD_NAME, Upload, printable
 from incomingd.places import Places
 from incomingd.report.health import Health
 from incomingd.states import Stage
@@ -35,18 +37,33 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 def render(upload: Upload, position: int | None) -> dict[str, Any]:
     """One upload as the contract has it. ``position`` counts the uploads ahead of it while it is queued."""
     data = codec.plain_data(upload)
-    return {
+    found = {
         "schema": 1,
         "name": upload.name,
         "id": upload.id,
         "queue": upload.queue,
+        "uploader": None if upload.uid is None else {"uid": upload.uid, "account": upload.account},
         "state": int(upload.stage.state),
         "state_name": upload.stage.state.name,
         "stage": str(upload.stage),
         "position": position,
         **{key: data[key] for key in ("seen_at", "claimed_at", "due_at", "started_at", "finished_at")},
-        **{key: data[key] for key in ("changes", "published", "already_published", "warnings", "problems", "log")},
+        **{key: data[key] for key in ("changes", "published", "already_published")},
+        **({"superseded_by": upload.superseded_by} if upload.superseded_by else {}),
+        **{key: data[key] for key in ("warnings", "problems", "log")},
     }
+    return {key: _printable(value) for key, value in found.items()}
+
+
+def _printable(value: Any) -> Any:
+    """Data for JSON with all its texts printable: scripts print them, and pages show them, as they stand."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(one) for key, one in value.items()}
+    return value
 
 
 class StatusFiles:
@@ -56,6 +73,8 @@ class StatusFiles:
         self._places = places
         self._uploads = uploads
         self._health = health
+        self._expiry = uploads.expiry
+        self._removed_to: datetime | None = None  # what ended until then has no files any more
         self._lock = threading.Lock()
         self._noted: set[int] = set()
         self._noted_now: set[int] = set()
@@ -69,6 +88,7 @@ class StatusFiles:
     def prepare(self) -> None:
         """Make the folders, readable for all."""
         fsio.make_directories(self._places.status / "by-id", 0o755)
+        self._removed_to = self._expiry.reached()
 
     def is_known(self, name: str) -> bool:
         """True where there is a status file of that name."""
@@ -100,7 +120,7 @@ class StatusFiles:
         line = self._uploads.line()
         self._line = [(one.id, one.stage) for one in line]
         self._positions = {
-            one.id: ahead for ahead, one in enumerate(line) if one.stage is Stage.QUEUED and not one.delayed
+            one.id: ahead for ahead, one in enumerate(line) if one.stage is Stage.QUEUED and not one.passed_over
         }
 
     def draw(self, *, everything: bool, published: bool) -> None:
@@ -161,13 +181,31 @@ class StatusFiles:
         position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED and not upload.delayed else None
         members = {key: _json(value) for key, value in render(upload, position).items()}
         self._entries[upload.id] = (upload.stage, _entry(members))
+        if self._removed_to and upload.finished_at and upload.finished_at <= self._removed_to:
+            return  # index.json may list it still
         own, data = self._places.status_by_id(upload.id), _object(members)
-        if is_newest and UPLOAD_NAME.fullmatch(upload.name) and upload.name not in _RESERVED:
+        if is_newest and _has_file(upload.name):
             fsio.write_twice(own, self._places.status_of(upload.name), data)
         else:
             fsio.write_atomic(own, data)
         if position is not None:
             self._told[upload.id] = position
+
+    def remove_old(self, before: datetime, limit: int) -> bool:
+        """Remove the files of some that ended before that; True if there may be more. Raises ``OSError`` and ``Retry``.
+
+        The caller writes nothing meanwhile: a newer upload of the name may be seen at any moment, and its file comes
+        after this.
+        """
+        old = self._expiry.next(before, limit)
+        for one in old:
+            fsio.remove(self._places.status_by_id(one.id))
+            if one.newest and _has_file(one.name):
+                fsio.remove(self._places.status_of(one.name))
+        if old:
+            self._removed_to = old[-1].finished_at
+            self._expiry.done(old[-1])
+        return len(old) == limit
 
     def write_index(self) -> None:
         """Write index.json: the lists as they were drawn, the health of this moment. Raises ``OSError``."""
@@ -175,11 +213,15 @@ class StatusFiles:
         ended = (self._entries[number] for number in self._last if number in self._entries)
         index = {
             "schema": "1",
-            "health": _json(codec.plain_data(self._health())),
+            "health": _json(_printable(codec.plain_data(self._health()))),
             "in_flight": _lines(in_flight),
             "ended": _lines(entry for stage, entry in ended if stage.ended),
         }
         fsio.write_atomic(self._places.status_index, _object(index))
+
+
+def _has_file(name: str) -> bool:
+    return UPLOAD_NAME.fullmatch(name) is not None and name not in _RESERVED
 
 
 def _split(uploads: Iterable[Upload], *, published: bool) -> tuple[list[Upload], list[Upload]]:

@@ -1,4 +1,5 @@
-"""Opens ar and tar archives from uploads, packed or not (:mod:`.streams`), within limits and without writing anything.
+"""Opens ar and tar archives from uploads, packed or not (:mod:`.streams`, :mod:`.tar`), within limits and without
+writing anything.
 
 Rules: sizes in headers are believed only after they were found; a stream must be whole, with nothing behind it; nothing
 is extracted. What is wrong raises :class:`ArchiveError` with a sentence. Memory, processor time and wall time are
@@ -8,15 +9,14 @@ limited from outside (:mod:`.worker`), since decompressors take what the stream 
 import io
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar, Literal, cast
+from typing import IO, cast
 
-from incomingd.model import plain
 from incomingd.verify.streams import GROWTH, ArchiveError, Limited, Spare, at_once, decompressor, translated
+from incomingd.verify.tar import Content, TarMember, read_tar
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
@@ -27,12 +27,6 @@ _MAX_AR_MEMBERS = 64
 _SMALL, _SMALL_OUT = 256 << 10, 1 << 20
 #: The endings of what is not compressed.
 _PLAIN = ("", "tar")
-#: Files, links, devices, directories and GNU's long names: what dpkg unpacks (deb(5)).
-_DEB_TYPES = frozenset(bytes([kind]) for kind in b"\x000123456LK")
-#: GNU's long name and long link, and POSIX's header of fields: they say more of the member that follows.
-_MORE_OF_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE)
-#: tarfile reads them whole, and no path is longer than 4,096 bytes.
-_MOST_OF_NEXT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +97,6 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-class _Forward(io.BufferedReader):
-    """Passes over what nobody wants to read, and never goes back: a header with a size below 0 would make a loop."""
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET or offset < self.tell():
-            raise tarfile.StreamError("it leads back to what was read")
-        return super().seek(offset)
-
-
 @contextmanager
 def tar_stream(
     path: Path,
@@ -122,7 +107,7 @@ def tar_stream(
     limit: int,
     spare: Spare | None = None,
     deb: bool = False,
-) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]]:
+) -> Iterator[Iterator[tuple[TarMember, Content | None]]]:
     """The members of a compressed tar in (a part of) a file, one after the other, each with its bytes if regular.
 
     At most ``limit`` bytes when decompressed, and what the upload has to ``spare``. Of a ``deb`` it is what dpkg-deb
@@ -130,7 +115,7 @@ def tar_stream(
     member shows. What is not compressed cannot show any, and is read only where it is of use.
     """
     with _opened(path, ending, offset, size, limit, spare or Spare(), deb=deb) as (raw, charge):
-        yield _members(raw, charge, "r:" if raw.seekable() else "r|", _DebHeader if deb else _Header)
+        yield read_tar(raw, deb=deb, charge=charge)
 
 
 def read_through(path: Path, ending: str, *, limit: int, spare: Spare) -> None:
@@ -153,7 +138,7 @@ def _opened(
             if length > limit:
                 raise ArchiveError("it holds more than is allowed")
             with translated():
-                yield _Forward(_Part(file, offset, length), 1 << 12), lambda: None
+                yield io.BufferedReader(_Part(file, offset, length), 1 << 12), lambda: None
             return
         growth = GROWTH * length
         most = min(limit, spare.limit(growth))
@@ -162,7 +147,7 @@ def _opened(
             if small is not None:
                 spare.take(len(small) - growth)
                 # So few members cost too little to be counted.
-                yield _Forward(cast("io.RawIOBase", io.BytesIO(small)), 1 << 16), lambda: None
+                yield io.BytesIO(small), lambda: None
                 return
         part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
         limited = Limited(decompressor(part, ending, deb=deb), most)
@@ -179,80 +164,10 @@ def _opened(
 def _small(part: _Part, ending: str, most: int, *, deb: bool) -> bytes | None:
     """All that a small stream holds, read to its end; None where that is much.
 
-    Most packages are small, and tarfile reads memory in half of the time that it takes for a stream.
+    Most packages are small, and memory is read in less time than a stream.
     """
     data = part.readall() or b""
     out = at_once(data, ending, _SMALL_OUT)
     if out is None or len(out) > most:
         out = io.BufferedReader(Limited(decompressor(io.BytesIO(data), ending, deb=deb), most)).read(_SMALL_OUT + 1)
     return out if len(out) <= _SMALL_OUT else None
-
-
-class _Header(tarfile.TarInfo):
-    """A header that means the same to tarfile, to GNU tar, and to dpkg's own reader; others are errors.
-
-    ``ahead`` are the kinds of headers that have been read since the last member and that say more of the next one. A
-    process reads one archive at a time.
-    """
-
-    ahead: ClassVar[set[bytes]] = set()
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]  # not in its stubs
-            # tarfile takes it for the end of the archive, where tar goes on with the next.
-            raise ArchiveError(f"its tar archive has a damaged header: {error}") from error
-        # To tarfile "1_0" and "0o10" are numbers; a first byte of 128 is GNU's binary form.
-        if buf[124] != 0x80 and buf[124:136].strip(b"01234567 \0"):
-            raise ArchiveError(f"its tar archive has a header with the size {plain(bytes(buf[124:136]))}")
-        # tarfile puts the prefix before the name whatever the format; tar and dpkg only in POSIX's.
-        if buf[257:263] != b"ustar\0" and buf[345]:
-            raise ArchiveError("its tar archive has a header with a prefix, and is not of POSIX's format")
-        if header.size > _MOST_OF_NEXT and header.type in (*_MORE_OF_NEXT, tarfile.XGLTYPE):
-            raise ArchiveError(f"its tar archive has a name or a header of {header.size} bytes")
-        # Of two long names tarfile takes the first, and tar the last.
-        if header.type in _MORE_OF_NEXT:
-            if cls.ahead and (header.type in cls.ahead or tarfile.XHDTYPE in (header.type, *cls.ahead)):
-                raise ArchiveError("its tar archive names one member twice")
-            cls.ahead.add(header.type)
-        elif header.type != tarfile.XGLTYPE:
-            cls.ahead.clear()
-        return header
-
-
-class _DebHeader(_Header):
-    """Of a kind that dpkg unpacks: deb(5) has neither PAX headers, which tarfile and tar read differently, nor more."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_DebHeader":
-        header = super().frombuf(buf, encoding, errors)
-        if header.type not in _DEB_TYPES:
-            raise ArchiveError(f"its tar archive has a header of the kind {header.type!r}, which dpkg cannot read")
-        if header.size and header.type not in (*_MORE_OF_NEXT, tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise ArchiveError(f"{plain(header.name)} is no file, and its tar header has the size {header.size}")
-        if not buf[0]:
-            raise ArchiveError("its tar archive has a member without name")
-        # tar takes a file whose name ends with a slash for a directory, and tarfile only one of the old kind.
-        if header.type == tarfile.REGTYPE and header.name.endswith("/"):
-            raise ArchiveError(f"its tar archive has a file called {plain(header.name)}")
-        return cast("_DebHeader", header)
-
-
-def _members(
-    raw: IO[bytes], charge: Callable[[], None], mode: Literal["r:", "r|"], header: type[_Header]
-) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    header.ahead.clear()
-    with tarfile.open(fileobj=raw, mode=mode, errorlevel=2, tarinfo=header) as tar:
-        for member in tar:
-            charge()
-            if header is _DebHeader and not member.name.strip("/"):
-                raise ArchiveError("its tar archive has a member without name")
-            yield member, tar.extractfile(member) if member.isreg() else None
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all: a list of what was read
-        # What others may find behind the end, nobody has checked.
-        rest = cast("IO[bytes]", tar.fileobj)
-        while chunk := rest.read(1 << 16):
-            if chunk.strip(b"\0"):
-                raise ArchiveError("its tar archive goes on behind its end")

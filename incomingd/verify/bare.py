@@ -43,6 +43,7 @@ class BareOutcome:
 
     changes: tuple[CheckedChanges, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def summaries(self) -> tuple[ChangesSummary, ...]:
@@ -62,6 +63,8 @@ class BareOutcome:
 def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     """Check .debs that came alone."""
     problems: list[Problem] = []
+    warnings: list[Problem] = []
+    most = context.suite.checks.max_stanza
     found: dict[tuple[str, str], list[BinaryPackage]] = {}
     into = (context.suite,)
     said = overrides.load(into)
@@ -72,8 +75,9 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
 
     for entry in debs:
         context.reading(entry.name)
-        outcome = check_alone(context.folder / entry.name, entry, component, context.now, spare)
+        outcome = check_alone(context.folder / entry.name, entry, component, context.now, spare, max_stanza=most)
         problems += outcome.problems
+        warnings += outcome.warnings
         if outcome.package:
             found.setdefault((outcome.package.source, outcome.package.source_version), []).append(
                 said.placed(outcome.package, component)
@@ -81,7 +85,7 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     for packages in found.values():
         problems += _misplaced(packages, context.suite)
     checked = (_checked(source, version, packages, context.suite) for (source, version), packages in found.items())
-    return BareOutcome(changes=tuple(checked), problems=tuple(problems))
+    return BareOutcome(changes=tuple(checked), problems=tuple(problems), warnings=tuple(warnings))
 
 
 def _misplaced(packages: Sequence[BinaryPackage], suite: SuiteConfig) -> Iterator[Problem]:
@@ -111,8 +115,9 @@ def _misplaced(packages: Sequence[BinaryPackage], suite: SuiteConfig) -> Iterato
 
 def _checked(source: str, version: str, packages: Sequence[BinaryPackage], suite: SuiteConfig) -> CheckedChanges:
     architectures = _architectures(packages)
+    stand_in = _stand_in(plain(f"{source}_{without_epoch(version)}_{architectures[0]}.changes"), packages, suite)
     return CheckedChanges(
-        file=_stand_in(plain(f"{source}_{without_epoch(version)}_{architectures[0]}.changes"), packages, suite),
+        file=stand_in,
         source=source,
         version=version,
         distribution=suite.accepts[0],
@@ -122,6 +127,7 @@ def _checked(source: str, version: str, packages: Sequence[BinaryPackage], suite
         binaries=tuple(packages),
         sources=(),
         others=(),
+        identity=stand_in.digests.sha256,
     )
 
 

@@ -1,12 +1,10 @@
 """Checks a .deb, .udeb or .ddeb (deb(5)): its container, its control file, and what the .changes says of it."""
 
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO
 
 from incomingd import rules
 from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
@@ -15,6 +13,7 @@ from incomingd.verify.archives import ArMember, ar_members, tar_stream
 from incomingd.verify.changes import VERSION
 from incomingd.verify.deb822 import Stanza
 from incomingd.verify.streams import ArchiveError, CompressionError, Spare
+from incomingd.verify.tar import Content, Kind, TarMember
 
 _CONTROL = re.compile(r"control\.tar(?:\.(gz|xz|zst))?", re.ASCII)
 _DATA = re.compile(r"data\.tar(?:\.(gz|xz|bz2|zst|lzma))?", re.ASCII)
@@ -24,7 +23,8 @@ _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 _SOURCE = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:\s+\(([^()\s]+)\))?", re.ASCII)
 _REQUIRED = ("Package", "Version", "Architecture", "Maintainer", "Description")
 _CONTROL_BYTES, _CONTROL_MEMBERS = 32 << 20, 1000
-_CONTROL_FILE = 1 << 20
+#: The most of a control file if nothing else is configured.
+_MAX_STANZA = 1 << 20
 #: A package that unpacks to more than this is none.
 _DATA_BYTES = 1 << 40
 _AHEAD = timedelta(hours=24)
@@ -44,6 +44,7 @@ class BinaryContext:
     sourceful: bool
     now: datetime
     spare: Spare = field(default_factory=Spare)
+    max_stanza: int = _MAX_STANZA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,41 +53,53 @@ class BinaryOutcome:
 
     package: BinaryPackage | None
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> BinaryOutcome:
     """Check the sealed file at ``path`` against its own control file and the .changes."""
-    stanza, problems = _read(path, entry.name, context.now, context.spare)
+    stanza, problems = _read(path, entry.name, context.now, context.spare, context.max_stanza)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     package = _package(stanza, entry, context.section, context.priority, context.component)
     problems += [*_promise(stanza, package), *_against_changes(stanza, package, context)]
-    return BinaryOutcome(package=package, problems=tuple(problems))
+    return _outcome(package, problems, stanza)
+
+
+def _outcome(package: BinaryPackage, problems: list[Problem], stanza: Stanza) -> BinaryOutcome:
+    warnings = control.warnings(stanza, package.file.name)
+    return BinaryOutcome(package=package, problems=tuple(problems), warnings=tuple(warnings))
 
 
 def check_alone(
-    path: Path, entry: FileEntry, component: Callable[[str, str], str], now: datetime, spare: Spare | None = None
+    path: Path,
+    entry: FileEntry,
+    component: Callable[[str, str], str],
+    now: datetime,
+    spare: Spare | None = None,
+    *,
+    max_stanza: int = _MAX_STANZA,
 ) -> BinaryOutcome:
     """Check a file that comes without a .changes: its control file says its section and priority.
 
     ``component`` gives the component of a section and a file's name.
     """
-    stanza, problems = _read(path, entry.name, now, spare or Spare())
+    stanza, problems = _read(path, entry.name, now, spare or Spare(), max_stanza)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     section = stanza.get("Section") or "misc"
     package = _package(stanza, entry, section, stanza.get("Priority") or "optional", component(section, entry.name))
     problems += _promise(stanza, package)
-    return BinaryOutcome(package=package, problems=tuple(problems))
+    return _outcome(package, problems, stanza)
 
 
-def _read(path: Path, name: str, now: datetime, spare: Spare) -> tuple[Stanza | None, list[Problem]]:
+def _read(path: Path, name: str, now: datetime, spare: Spare, max_stanza: int) -> tuple[Stanza | None, list[Problem]]:
     """Read the whole file: its control file's fields, where they can be read, and what is wrong."""
     try:
         members = ar_members(path)
         control_member, data_member = _parts(path, members)
         latest = float(max(member.mtime for member in members))
-        text, control_latest = _control_file(path, control_member, spare)
+        text, control_latest = _control_file(path, control_member, spare, max_stanza)
         latest = max(latest, control_latest, _read_data(path, data_member, spare))
     except ArchiveError as error:
         rule = _RULES.get(type(error), rules.BAD_DEB)
@@ -111,6 +124,10 @@ class _ControlError(ArchiveError):
     """control.tar is not as it must be."""
 
 
+class _StanzaError(ArchiveError):
+    """The control file is too large."""
+
+
 class _OutsideError(ArchiveError):
     """A member lies outside of its archive."""
 
@@ -119,6 +136,7 @@ _RULES = {
     CompressionError: rules.BAD_COMPRESSION,
     _ControlError: rules.BAD_CONTROL_ARCHIVE,
     _OutsideError: rules.TAR_OUTSIDE,
+    _StanzaError: rules.STANZA_TOO_LARGE,
 }
 
 
@@ -145,7 +163,7 @@ def _ending(member: ArMember) -> str:
     return member.name.partition(".tar.")[2]
 
 
-def _control_file(path: Path, member: ArMember, spare: Spare) -> tuple[bytes, float]:
+def _control_file(path: Path, member: ArMember, spare: Spare, max_stanza: int) -> tuple[bytes, float]:
     """The control file's bytes, and the newest date in the archive."""
     found: list[bytes] = []
     names: set[str] = set()
@@ -161,36 +179,36 @@ def _control_file(path: Path, member: ArMember, spare: Spare) -> tuple[bytes, fl
             _plain_member(info, name, names)
             names.add(name)
             if name == "control":
-                found.append(_control_bytes(info, content))
+                found.append(_control_bytes(info, content, max_stanza))
     if len(found) != 1:
         raise _ControlError(f"control.tar has {len(found)} control files")
     return found[0], latest
 
 
-def _plain_member(info: tarfile.TarInfo, name: str, names: set[str]) -> None:
+def _plain_member(info: TarMember, name: str, names: set[str]) -> None:
     """control.tar has files and no folders (deb(5)); ``names`` are those so far.
 
     dpkg-deb unpacks it with tar: through a link, or by a second file of its name, control would become another one.
     """
-    if info.isdir() and name in (".", ""):
+    if info.kind is Kind.DIRECTORY and name in (".", ""):
         return
     if "/" in name:
         raise _ControlError(f"control.tar has a member {plain(info.name)}, which is not directly in it")
-    if not info.isreg():
+    if info.kind is not Kind.FILE:
         raise _ControlError(f"control.tar has a member {plain(info.name)}, which is not a regular file")
     if name in names:
         raise _ControlError(f"control.tar has {plain(info.name)} twice")
 
 
-def _inside(info: tarfile.TarInfo) -> None:
+def _inside(info: TarMember) -> None:
     """tar refuses to unpack what goes up from where it is."""
     if ".." in info.name.split("/"):
         raise _OutsideError(f"it has a member {plain(info.name)}")
 
 
-def _control_bytes(info: tarfile.TarInfo, content: IO[bytes] | None) -> bytes:
-    if info.size > _CONTROL_FILE:
-        raise _ControlError(f"its control file has {info.size} bytes")
+def _control_bytes(info: TarMember, content: Content | None, most: int) -> bytes:
+    if info.size > most:
+        raise _StanzaError(f"its control file has {info.size} bytes, and {most} are allowed")
     return content.read() if content else b""
 
 

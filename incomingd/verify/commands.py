@@ -14,11 +14,11 @@ import json
 import re
 from collections.abc import Iterator
 
-from incomingd import fsio, rules
-from incomingd.model import FILE_NAME, CheckReport, Commands, Order, Problem, plain
+from incomingd import rules
+from incomingd.model import FILE_NAME, CheckReport, Commands, FileEntry, Order, Problem, plain
 from incomingd.verify import deb822, files
-from incomingd.verify.check import Job
-from incomingd.verify.signature import Verifier, is_signed, too_old
+from incomingd.verify.job import Job
+from incomingd.verify.signature import is_signed, too_old
 
 #: Seconds after which a signature is too old to be believed. Its date may be a day in the future.
 MAX_AGE = 86400.0
@@ -33,8 +33,8 @@ def check_commands(job: Job) -> CheckReport:
     problems = list(job.seal.problems)
     commands = None
     for entry in job.seal.files:
-        found = _Reading(job, entry.name)
-        commands = found.run(entry.size)
+        found = _Reading(job, entry)
+        commands = found.run()
         problems += found.problems
     return CheckReport(
         summaries=(),
@@ -48,28 +48,23 @@ def check_commands(job: Job) -> CheckReport:
 class _Reading:
     """One reading of one file."""
 
-    def __init__(self, job: Job, name: str) -> None:
+    def __init__(self, job: Job, entry: FileEntry) -> None:
         self.problems: list[Problem] = []
         self._job = job
-        self._name = name
+        self._entry = entry
+        self._name = entry.name
 
-    def run(self, size: int) -> Commands | None:
-        limit = self._job.config.checks.max_text_file
-        if size > limit:
-            found = f"it has {size} bytes, and {limit} are allowed"
-            self.problems.append(rules.TEXT_TOO_LARGE.problem(found, file=self._name))
-            return None
-        self._job.reading(self._name)
-        with fsio.directory(self._job.folder) as fd:
-            data = fsio.read_regular(self._name, fd, limit)
-        return self._read(data)
+    def run(self) -> Commands | None:
+        data, problems = self._job.text(self._entry, self._job.config.checks.max_text_file)
+        self.problems += problems
+        return None if data is None else self._read(data)
 
     def _read(self, data: bytes) -> Commands | None:
         job, name = self._job, self._name
         if not is_signed(data):
             self.problems.append(rules.UNSIGNED.problem("it carries no signature", file=name))
             return None
-        signed = Verifier(keyring=job.keyring, keys=job.keys, now=job.now).verify(data, name)
+        signed = job.verifier().verify(data, name)
         self.problems += [*signed.faults, *signed.doubts]
         if self.problems or signed.text is None or signed.signed_by is None or signed.made_at is None:
             return None

@@ -2,14 +2,13 @@
 
 The program gets a session and an empty working folder of its own, which is also its ``HOME`` and ``TMPDIR`` and is
 removed afterwards, nothing on standard input, and a bare environment. It may use so much time, and each of its
-processes so much memory; it gains no privileges, and has no network where the kernel lets the daemon take that away (as
-root, or with user namespaces). It runs as the daemon's user: what is run has to be trusted, what it reads has not.
+processes so much memory. It runs as the daemon's user, and may read and change only what
+:func:`incomingd.sandbox.profiles.confine_program` leaves it: what it reads may get hold of it.
 
-Between the daemon and the program stands ``python -m incomingd.verify.confined MEMORY PROGRAM ARGUMENT…``: limits are
-set in a process of their own.
+Between the daemon and the program stands ``python -m incomingd.verify.confined TERMS PROGRAM ARGUMENT…``: limits are
+set in a process of their own. TERMS is a :class:`Terms` as JSON.
 """
 
-import ctypes
 import os
 import resource
 import selectors
@@ -23,14 +22,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from incomingd import codec
+from incomingd.sandbox import limits, profiles
+
 #: The program that the launcher was to become cannot be started.
 CANNOT_START = 127
 #: What is read of standard output and of standard error; who says more is ended.
 MOST_OUTPUT = 1 << 20
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
 _LAUNCHER = (sys.executable, "-P", "-m", "incomingd.verify.confined")
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a program is run with: the ``memory`` of each of its processes, the sealed upload's ``folder``, and what it
+    may not see."""
+
+    memory: int
+    folder: Path
+    hidden: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +68,10 @@ class Runner:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
-    def run(self, command: Sequence[str], *, seconds: float, memory: int) -> Ended:
+    def run(self, command: Sequence[str], terms: Terms, seconds: float) -> Ended:
         """Run ``command`` to its end. Raises :class:`ClosedError`, and ``OSError`` where no process can be made."""
         with tempfile.TemporaryDirectory(prefix="incomingd-check-", ignore_cleanup_errors=True) as folder:
-            process = self._start([*_LAUNCHER, str(memory), *command], folder)
+            process = self._start([*_LAUNCHER, codec.dumps(terms), *command], folder)
             try:
                 output, errors, over = _said(process, seconds)
             finally:
@@ -148,29 +158,17 @@ def _over(heard: Mapping[int, bytearray], seconds: float, *, late: bool) -> str:
 
 def main() -> None:
     """Set the limits, then become the program."""
-    memory, *command = sys.argv[1:]
-    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, int(memory))):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901  # it is cut to what can be
-        resource.setrlimit(what, (most, most))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _leave_network(libc)
+    words, *command = sys.argv[1:]
+    terms = codec.loads(words, Terms)
+    limits.end_first()
+    limits.at_most({resource.RLIMIT_CORE: 0, resource.RLIMIT_AS: terms.memory})
+    limits.leave_network()
+    profiles.confine_program(terms.folder, Path.cwd(), terms.hidden)
     try:
         os.execvp(command[0], command)  # noqa: S606  # no shell is the point
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
         sys.exit(CANNOT_START)
-
-
-def _leave_network(libc: ctypes.CDLL) -> None:
-    """Where the kernel does not allow it the program is left with the network that the daemon has."""
-    user, group = os.geteuid(), os.getegid()
-    if libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        return
-    # In there it is the user that it was, or it could not read what is that user's alone.
-    for file, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        Path(f"/proc/self/{file}").write_text(line, encoding="ascii")
 
 
 if __name__ == "__main__":

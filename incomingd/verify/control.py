@@ -5,7 +5,8 @@ Such a package could be published, and nobody could install it.
 
 from collections.abc import Iterator
 
-from incomingd.model import plain
+from incomingd import rules
+from incomingd.model import Problem, is_index_field, plain
 from incomingd.verify.deb822 import Stanza
 
 #: Fields of dpkg's own status file.
@@ -42,3 +43,11 @@ def faults(stanza: Stanza, text: bytes) -> Iterator[str]:
     for name, words in _WORDS.items():
         if name in stanza and stanza.get(name).lower() not in words:
             yield f'{name} is "{plain(stanza.get(name))}", and it can be {", ".join(words)}'
+
+
+def warnings(stanza: Stanza, file: str) -> Iterator[Problem]:
+    """What of a control file or a .dsc is left out of the index, since the archive itself says it."""
+    names = [name for name, _ in stanza.fields if is_index_field(name)]
+    if names:
+        fields = "the field" if len(names) == 1 else "the fields"
+        yield rules.INDEX_FIELD.problem(f"it has {fields} {plain(', '.join(names))}", file=file)

@@ -18,7 +18,7 @@ from incomingd import rules
 from incomingd.config import CommandConfig, Config, LintianConfig
 from incomingd.errors import Retry
 from incomingd.model import CheckReport, Problem, Seal, plain
-from incomingd.verify.confined import ClosedError, Ended, Runner
+from incomingd.verify.confined import ClosedError, Ended, Runner, Terms
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,15 @@ class External:
     def _all(self, folder: Path, seal: Seal, report: CheckReport, config: Config) -> Iterator[_Findings]:
         for arguments, suites in _arguments(folder, seal, report):
             if config.lintian and _asked(config.lintian, suites):
-                yield self._lintian(config.lintian, arguments)
+                yield self._lintian(config.lintian, arguments, _terms(config, config.lintian, folder))
             for command in config.commands:
                 if _asked(command, suites):
-                    yield self._command(command, arguments, {entry.name for entry in seal.files})
+                    names = {entry.name for entry in seal.files}
+                    yield self._command(command, arguments, names, _terms(config, command, folder))
 
-    def _lintian(self, settings: LintianConfig, arguments: Sequence[str]) -> _Findings:
+    def _lintian(self, settings: LintianConfig, arguments: Sequence[str], terms: Terms) -> _Findings:
         overridden = () if settings.overrides else ("--no-override",)
-        ended = self._run([*_LINTIAN, *overridden, *arguments], "lintian", settings)
+        ended = self._run([*_LINTIAN, *overridden, *arguments], "lintian", terms, settings.time)
         if ended.over:
             problem = rules.EXTERNAL_CHECK_LIMIT.problem(f"lintian {ended.over}")
             return _Findings(problems=(problem,))
@@ -80,8 +81,8 @@ class External:
             ),
         )
 
-    def _command(self, settings: CommandConfig, arguments: Sequence[str], names: set[str]) -> _Findings:
-        ended = self._run([*settings.command, *arguments], settings.name, settings)
+    def _command(self, settings: CommandConfig, arguments: Sequence[str], names: set[str], terms: Terms) -> _Findings:
+        ended = self._run([*settings.command, *arguments], settings.name, terms, settings.time)
         if ended.over:
             found = [rules.EXTERNAL_CHECK_LIMIT.problem(f"{settings.name} {ended.over}")]
         elif ended.status not in (0, 1):
@@ -95,9 +96,9 @@ class External:
             return _Findings(warnings=tuple(found))
         return _Findings(problems=tuple(found))
 
-    def _run(self, command: Sequence[str], name: str, settings: LintianConfig | CommandConfig) -> Ended:
+    def _run(self, command: Sequence[str], name: str, terms: Terms, seconds: float) -> Ended:
         try:
-            return self._runner.run(command, seconds=settings.time, memory=settings.memory)
+            return self._runner.run(command, terms, seconds)
         except ClosedError:
             raise Retry("the daemon ends") from None
         except OSError as error:
@@ -118,6 +119,13 @@ def _arguments(folder: Path, seal: Seal, report: CheckReport) -> Iterator[tuple[
     if bare:
         names = sorted(package.file.name for one in bare for package in one.binaries)
         yield [str(folder / name) for name in names], {suite for one in bare for suite in one.suites}
+
+
+def _terms(config: Config, settings: LintianConfig | CommandConfig, folder: Path) -> Terms:
+    """What a program may use. Neither the state nor what other accounts send is for it."""
+    queues = (path for queue in config.queues for path in (queue.path, queue.claims) if path)
+    hidden = (config.service.state, *queues)
+    return Terms(memory=settings.memory, folder=folder, hidden=tuple(dict.fromkeys(path.resolve() for path in hidden)))
 
 
 def _asked(settings: LintianConfig | CommandConfig, suites: Collection[str]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum, auto
 
 from incomingd import rules
-from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain
+from incomingd.model import Digests, FileEntry, Problem, Seal, SourcePackage, plain
 from incomingd.verify.changes import Changes, Row
 
 _TAR = r"\.tar\.(?:gz|bz2|xz|lzma)(?:\.asc)?"
@@ -138,22 +138,21 @@ def sealed_whole(seal_problems: Collection[Problem]) -> bool:
 
 
 def absent(
-    changes: Changes,
-    sealed: Mapping[str, FileEntry],
-    seal_problems: Collection[Problem],
-    sources: Iterable[SourcePackage],
+    changes: Changes, sealed: Mapping[str, FileEntry], seal: Seal, sources: Iterable[SourcePackage]
 ) -> Iterator[Problem]:
     """Listed files that are not in the upload. An orig that the .dsc describes alike may be in the archive."""
     in_dsc = {entry.name: entry for source in sources for entry in source.files}
-    if not sealed_whole(seal_problems):
+    if not sealed_whole(seal.problems):
         return
-    told = {problem.file for problem in seal_problems}
+    told = {problem.file for problem in seal.problems}
+    foreign = {problem.file: problem for problem in seal.absent}
     for row in changes.rows:
         if row.name in sealed or row.name in told:
             continue
         entry = in_dsc.get(row.name)
         if entry is None or not is_orig(row.name):
-            yield rules.MISSING_FILE.problem("it is listed, and it is not in the upload", file=row.name)
+            found = "it is listed, and it is not in the upload"
+            yield foreign.get(row.name) or rules.MISSING_FILE.problem(found, file=row.name)
         elif (entry.size, entry.digests.sha256) != (row.size, row.digests.sha256):
             yield rules.SOURCE_FILE_MISMATCH.problem(
                 f"the .changes has {row.size} bytes, SHA256 {row.digests.sha256}, "

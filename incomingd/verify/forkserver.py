@@ -2,7 +2,7 @@
 
 To start Python and to import takes 0.4 s of a core, to fork 3 ms, and what is forked shares its memory. A worker is
 this process's child, so it is this process that waits for its end, when it is asked to. It is started when needed,
-and anew where it has ended; workers live on without it, and end with the daemon.
+and again if it has ended; workers live on without it, and end with the daemon.
 """
 
 import os
@@ -12,8 +12,9 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
-from incomingd.errors import Retry
-from incomingd.verify.protocol import receive, send, send_with
+from incomingd import codec
+from incomingd.errors import Halt, Retry
+from incomingd.verify.protocol import Settings, receive, send, send_with
 
 #: What it gets of the environment: nothing that tells it about systemd, ssh or a user.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
@@ -47,21 +48,32 @@ class ForkServer:
         self._socket = ours
         self._asking = threading.Lock()
         self._greeted = False
+        self._settings: Settings | None = None
 
-    def fork(self, theirs: socket.socket) -> int:
-        """A new worker at the other end of ``theirs``: its number, which stays its own until :meth:`wait`.
-
-        Raises ``Retry``.
+    def fork(self, theirs: socket.socket, settings: Settings) -> int:
+        """A new worker with these settings at the other end of ``theirs``: its number, which stays its own until
+        :meth:`wait`. Raises ``Retry``, and ``Halt`` if the self-test of the checks failed there.
         """
         try:
             with self._asking:
                 if not self._greeted:
-                    self._greeted = receive(self._socket)[0] == b"H"
+                    self._greet()
+                if settings is not self._settings:
+                    send(self._socket, b"S", codec.dumps(settings).encode())
+                    self._settings = settings
                 send_with(self._socket, b"N", theirs)
                 return int(receive(self._socket)[1])
         except (EOFError, OSError, ValueError) as error:
             self.close()
             raise Retry(f"a check worker does not start; see the daemon's log ({error})") from error
+
+    def _greet(self) -> None:
+        unsound = receive(self._socket)[1]
+        if unsound:
+            self._process.kill()
+            self._process.wait()
+            raise Halt(unsound.decode("utf-8", "replace"))
+        self._greeted = True
 
     def wait(self, pid: int) -> int | None:
         """How a worker that has been ended did end, as in ``Popen.returncode``; None where that cannot be known."""

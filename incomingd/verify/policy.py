@@ -1,16 +1,15 @@
 """Where an upload may go, and who may send it there: pure decisions on a .changes, its signature and the settings."""
 
-import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from incomingd import rules
-from incomingd.config import ChecksConfig, Config, QueueConfig, SuiteConfig, UploaderRule
+from incomingd.config import ChecksConfig, Config, QueueConfig, SuiteConfig
 from incomingd.model import Problem, plain
+from incomingd.rights import Rights, Wish
 from incomingd.verify import files
 from incomingd.verify.changes import Changes
 from incomingd.verify.files import Kind
-from incomingd.verify.signature import Signed
 
 
 def suites(changes: Changes, config: Config, file: str) -> tuple[tuple[SuiteConfig, ...], list[Problem]]:
@@ -19,13 +18,17 @@ def suites(changes: Changes, config: Config, file: str) -> tuple[tuple[SuiteConf
     problems = []
     for word in changes.distributions:
         suite = config.suite_for(word)
+        if suite is not None and suite.retired:
+            told = f'Distribution has "{plain(word)}", and the suite {suite.name} is retired'
+            problems.append(rules.SUITE_RETIRED.problem(told, file=file))
+            continue
         if suite is not None:
             found[suite.name] = suite
             continue
-        known = ", ".join(dict.fromkeys(word for suite in config.suites for word in suite.accepts))
-        problems.append(
-            rules.UNKNOWN_DISTRIBUTION.problem(f'Distribution has "{plain(word)}", and known are {known}', file=file)
-        )
+        taking = (suite for suite in config.suites if not suite.retired)
+        known = "; ".join(f"{suite.name} takes {', '.join(suite.accepts)}" for suite in taking)
+        found_and_known = f'Distribution has "{plain(word)}", which no suite takes ({known})'
+        problems.append(rules.UNKNOWN_DISTRIBUTION.problem(found_and_known, file=file))
     return tuple(found.values()), problems
 
 
@@ -46,6 +49,7 @@ def strictest(into: Sequence[SuiteConfig], default: ChecksConfig) -> ChecksConfi
     return replace(
         every[0],
         max_text_file=min(checks.max_text_file for checks in every),
+        max_stanza=min(checks.max_stanza for checks in every),
         max_signature_age=min(ages, default=0.0),
         require_dsc_signature=any(checks.require_dsc_signature for checks in every),
         require_source=any(checks.require_source for checks in every),
@@ -92,40 +96,20 @@ def places(changes: Changes, into: Sequence[SuiteConfig], overridden: Callable[[
                 )
 
 
+def landing(changes: Changes, into: Sequence[SuiteConfig], overridden: Callable[[str, str], str]) -> frozenset[str]:
+    """The components that the packages land in. ``overridden`` as in :func:`places`."""
+    packages = (row for row in changes.rows if files.kind(row.name) in (Kind.BINARY, Kind.DSC))
+    return frozenset(component(overridden(row.name, row.section), into, row.name) for row in packages)
+
+
 def rights(
-    changes: Changes, into: Iterable[SuiteConfig], signed: Signed, table: Sequence[UploaderRule], file: str
+    changes: Changes, components: frozenset[str], into: Iterable[SuiteConfig], whose: Rights, file: str
 ) -> Iterator[Problem]:
-    """The uploaders table. Without one, every trusted key may upload everything.
+    """What the uploaders table says against a .changes whose packages land in ``components``.
 
-    A row counts for a key that it names and for the primary key of a subkey that it names. What one row does not allow
-    another may. An unsigned upload has come where unsigned ones are allowed: the table says nothing of it.
+    Which binary names the key may bring depends on the archive and is decided in sequence.
     """
-    if not table or signed.signed_by is None:
-        return
-    who = f"the key {signed.signed_by}"
-    own = [row for row in table if row.key in (signed.signed_by, signed.signing_key)]
-    if not own:
-        yield rules.KEY_NOT_ALLOWED.problem(f"{who} is trusted, and no [[uploaders]] names it", file=file)
-        return
-    ours = [row for row in own if _matches(row.sources, changes.source)]
-    if not ours:
-        allowed = ", ".join(dict.fromkeys(glob for row in own for glob in row.sources))
-        yield rules.KEY_NOT_ALLOWED.problem(
-            f"{who} may upload the sources {allowed}, and this is {plain(changes.source)}", file=file
-        )
-        return
     sourceful = "source" in changes.architectures or any(files.kind(row.name) is Kind.DSC for row in changes.rows)
-    for suite in into:
-        here = [row for row in ours if _matches(row.suites, suite.name)]
-        if not here:
-            allowed = ", ".join(dict.fromkeys(glob for row in ours for glob in row.suites))
-            found = f"{who} may upload {plain(changes.source)} to {allowed}, and this is for {suite.name}"
-            yield rules.KEY_NOT_ALLOWED.problem(found, file=file)
-        elif sourceful and all(row.binaries_only for row in here):
-            yield rules.KEY_NOT_ALLOWED.problem(
-                f"{who} may upload binaries only to {suite.name}, and this has the source", file=file
-            )
-
-
-def _matches(globs: Iterable[str], name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+    suites = tuple(suite.name for suite in into)
+    wish = Wish(source=changes.source, suites=suites, components=components, sourceful=sourceful)
+    yield from whose.refusals(wish, file)

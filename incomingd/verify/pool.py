@@ -1,8 +1,13 @@
 """The workers that check uploads, as many as there are cores; each is replaced when it dies.
 
-A worker that dies, hangs or answers nonsense costs the one upload that it was reading: that one is rejected, and the
-next worker starts. A worker that cannot be started, and what fails on the machine's side, raises
-:class:`~incomingd.errors.Retry`: nothing of the upload is to blame.
+A worker that crashes, hangs or answers what cannot be (:mod:`.answers`) costs the one upload that it was reading: that
+one is rejected, and the next worker starts. If a signal from outside has ended it, the upload may not be to blame: it
+is tried again a few times (:class:`~incomingd.errors.WorkerKilled`). A worker that cannot be started, and what fails on
+the machine's side, raises :class:`~incomingd.errors.Retry`: nothing of the upload is to blame. If the checks fail their
+own test (:mod:`.selftest`), there are no workers, and what needs one raises :class:`~incomingd.errors.Halt`.
+
+A worker may read the files that were there when it was forked. If a file is another one since then (the keyring after
+``incomingctl trust``), or the configuration, the worker is replaced before its next check.
 """
 
 import contextlib
@@ -13,18 +18,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from incomingd import codec, rules
 from incomingd.config import Config, QueueConfig
-from incomingd.errors import Retry
-from incomingd.model import ChangesSummary, CheckReport, Problem, Seal
+from incomingd.errors import Halt, Retry, WorkerKilled
+from incomingd.model import ChangesSummary, CheckReport, Problem, Seal, plain
+from incomingd.verify import answers
+from incomingd.verify.authorise import Authorisation
 from incomingd.verify.external import External
 from incomingd.verify.forkserver import ForkServer
-from incomingd.verify.protocol import Request, receive, send
+from incomingd.verify.protocol import Request, Settings, Step, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +44,20 @@ _START = 60.0
 _MOMENT = 1.0
 #: Seconds after which a worker that has had nothing to do is ended: at rest they cost no memory.
 _IDLE = 30.0
-#: After so many checks a worker is replaced, and after one that left it larger than this many bytes.
-_MAX_CHECKS, _MAX_SIZE = 500, 96 << 20
+#: After so many checks a worker is replaced, and after one that left it larger than this many bytes. A worker that an
+#: upload has got hold of could say what it likes of those that come after; a new one costs as much as two checks.
+_MAX_CHECKS, _MAX_SIZE = 100, 96 << 20
+#: Signals by which a process ends itself: a crash, or a limit of its own. All others came from outside.
+_OWN_ENDS = frozenset(
+    {
+        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS),
+        *(signal.SIGXCPU, signal.SIGXFSZ, signal.SIGPIPE),
+    }
+)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: Bytes of what a worker says in words, or of its trace, that are told or logged.
+_MOST_WORDS = 8000
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +67,22 @@ class _Answer:
     kind: bytes
     data: bytes
     file: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What a worker is forked with; ``files`` says which files its settings meant then."""
+
+    settings: Settings
+    files: tuple[tuple[int, int] | None, ...]
+
+    def hold(self, settings: Settings) -> bool:
+        """True if a worker that is forked with ``settings`` now would have the same."""
+        return settings is self.settings and self.files == _identities(settings)
+
+
+class _OutdatedError(Retry):
+    """A check failed, and by now the worker's terms are others."""
 
 
 class _DiedError(Exception):
@@ -62,9 +97,10 @@ class _DiedError(Exception):
 class _Worker:
     """One worker process, from :meth:`start` on."""
 
-    def __init__(self, server: ForkServer) -> None:
-        self.config: Config | None = None
+    def __init__(self, server: ForkServer, terms: "_Terms") -> None:
+        self.terms = terms
         self.rested_at = 0.0
+        self.ended_alone = False
         self.checks = 0
         self._server = server
         self._socket: socket.socket | None = None
@@ -85,20 +121,20 @@ class _Worker:
                 if kind != b"F":
                     self.checks += 1
                     return _Answer(kind=kind, data=data, file=file)
-                file = data.decode("utf-8", "replace")
+                file = plain(data.decode("utf-8", "replace"))
         except TimeoutError:
             raise _DiedError(file, late=True) from None
         except (EOFError, OSError, ValueError):
             raise _DiedError(file, late=False) from None
 
     def start(self) -> socket.socket:
-        """Have it there. Raises ``Retry`` where it does not come."""
+        """Have it there. Raises ``Retry`` if it does not come, and ``Halt`` if the self-test failed."""
         if self._socket is not None:
             return self._socket
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                pid = self._server.fork(theirs)
+                pid = self._server.fork(theirs, self.terms.settings)
             with self._ending:
                 self._pid = pid
             if self._killed:  # before it was there
@@ -108,7 +144,7 @@ class _Worker:
         except (EOFError, OSError, ValueError) as error:
             ours.close()
             raise Retry(f"a check worker does not start; see the daemon's log ({error})") from error
-        except Retry:
+        except (Retry, Halt):
             ours.close()
             raise
         self._socket = ours
@@ -134,6 +170,7 @@ class _Worker:
         until = time.monotonic() + _MOMENT
         while not self._has_ended() and time.monotonic() < until:
             time.sleep(0.005)
+        self.ended_alone = self._has_ended()
         self.kill()  # also what it has started
         if self._socket is not None:
             self._socket.close()
@@ -165,11 +202,57 @@ class _Worker:
         return pages * _PAGE > _MAX_SIZE
 
 
-def _failed(seal: Seal, problem: Problem) -> CheckReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A sealed upload in ``folder``: ``seal`` is what sealing came to, ``now`` the time that signatures and dates are
+    judged by."""
+
+    folder: Path
+    seal: Seal
+    queue: QueueConfig
+    now: datetime
+
+    def request(self, step: Step, authorisation: Authorisation | None = None) -> Request:
+        """What a worker is asked."""
+        return Request(
+            step=step,
+            folder=self.folder,
+            seal=self.seal,
+            queue=self.queue.name,
+            now=self.now,
+            authorisation=authorisation,
+        )
+
+
+def _failed(task: Task, authorisation: Authorisation | None, problem: Problem) -> CheckReport:
     """The report of a check that came to no end."""
-    names = sorted(entry.name for entry in seal.files if entry.name.endswith(".changes"))
-    summaries = tuple(ChangesSummary(file=name) for name in names)
-    return CheckReport(summaries=summaries, changes=(), problems=(*seal.problems, problem), warnings=())
+    problems = (*(authorisation.problems if authorisation else ()), *task.seal.problems, problem)
+    summaries = authorisation.summaries if authorisation else _summaries(task)
+    return CheckReport(summaries=summaries, changes=(), problems=problems, warnings=())
+
+
+def _summaries(task: Task) -> tuple[ChangesSummary, ...]:
+    """Of .changes that could not be read."""
+    names = sorted(entry.name for entry in task.seal.files if entry.name.endswith(".changes"))
+    return tuple(ChangesSummary(file=name) for name in names)
+
+
+def _lines(data: bytes) -> list[str]:
+    """What a worker says, for a message or the log: so much of it, and nothing that would look like another line."""
+    return [plain(line) for line in data[-_MOST_WORDS:].decode("utf-8", "replace").splitlines()]
+
+
+def _identities(settings: Settings) -> tuple[tuple[int, int] | None, ...]:
+    """Which file each name means now; one that is replaced is another one."""
+    return tuple(map(_identity, settings.files))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _how(ended: int | None) -> str:
@@ -179,86 +262,129 @@ def _how(ended: int | None) -> str:
 
 
 class Checkers:
-    """The pool. :meth:`check` may be called by several threads at once; workers start when they are needed."""
+    """The pool. What it does may be asked by several threads at once; workers start when they are needed."""
 
-    def __init__(self, config: Config, home: Path, *, command: Sequence[str] = _COMMAND) -> None:
-        """``home`` is the uploaders' gnupg home (:class:`~incomingd.verify.keyring.Keyring`)."""
-        self._config = config
-        self._home = home
+    def __init__(
+        self, config: Config, home: Path, folders: Iterable[Path], *, command: Sequence[str] = _COMMAND
+    ) -> None:
+        """``home`` is the uploaders' gnupg home (:class:`~incomingd.verify.keyring.Keyring`).
+
+        All uploads lie in ``folders``, which have to be there: nothing else can be read.
+        """
+        self._settings = Settings(config=config, home=home, folders=tuple(folders))
         self._command = command
         self._server: ForkServer | None = None
         self._free = threading.Condition()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = False
+        #: Why no upload can be checked: the self-test failed. :meth:`warm` tries again.
+        self.unsound: Halt | None = None
         self._external = External()
 
-    def check(
-        self, folder: Path, seal: Seal, queue: QueueConfig, now: datetime, *, commands: bool = False
-    ) -> CheckReport:
-        """Check the sealed upload in ``folder``; waits for a free worker. Raises ``Retry``.
+    def authorise(self, task: Task) -> Authorisation:
+        """Decide on the sealed .changes of an upload; waits for a free worker. Raises ``Retry`` and
+        ``Halt``."""
+        found, _ = self._ask(task.request(Step.AUTHORISE), Authorisation)
+        if isinstance(found, Problem):
+            return Authorisation(refused=True, summaries=_summaries(task), problems=(*task.seal.problems, found))
+        return found
 
-        ``seal`` is what sealing came to, ``now`` the time that signatures and dates are judged by; ``commands``: it
-        is a .commands file.
-        """
-        worker, config = self._take()
-        keep = False
+    def commands(self, task: Task) -> CheckReport:
+        """Read the sealed .commands file of an upload; waits as :meth:`authorise`, and raises the same."""
+        found, _ = self._ask(task.request(Step.COMMANDS), CheckReport)
+        return _failed(task, None, found) if isinstance(found, Problem) else found
+
+    def check(self, task: Task, authorisation: Authorisation | None) -> CheckReport:
+        """Check a sealed upload that is authorised by this; None if it is packages without a .changes. Waits as
+        :meth:`authorise`, and raises the same."""
+        found, config = self._ask(task.request(Step.CHECK, authorisation), CheckReport)
+        if isinstance(found, Problem):
+            return _failed(task, authorisation, found)
+        return self._external.check(task.folder, task.seal, found, config)
+
+    def _ask(self, request: Request, kind: type[_T]) -> tuple[_T | Problem, Config]:
+        """What a worker finds, and by which configuration; a problem if the worker came to no end."""
         try:
-            request = Request(
-                folder=folder,
-                seal=seal,
-                queue=queue.name,
-                home=self._home,
-                now=now,
-                config=None if worker.config is config else config,
-                commands=commands,
-            )
-            worker.config = config
+            return self._ask_one(request, kind)
+        except _OutdatedError:
+            return self._ask_one(request, kind)
+
+    def _ask_one(self, request: Request, kind: type[_T]) -> tuple[_T | Problem, Config]:
+        worker = self._take()
+        config, keep = worker.terms.settings.config, False
+        found: _T | Problem
+        try:
             answer = worker.check(codec.dumps(request).encode(), config.checks.worker_time)
-            report = self._report(answer, seal, config)
-            keep = not worker.worn()
+            found = self._found(answer, request, kind, config)
+            # One that answers what cannot be may be an upload's by now.
+            keep = not worker.worn() and not (isinstance(found, Problem) and found.code == rules.CHECK_CRASHED.code)
         except _DiedError as death:
-            return _failed(seal, self._buried(worker, death, config))
+            found = self._buried(worker, death, config)
+        except Retry as failure:
+            if not worker.terms.hold(self._settings):
+                raise _OutdatedError(str(failure)) from failure
+            raise
+        except Halt as failure:
+            self.unsound = failure
+            raise
         finally:
             self._give_back(worker, keep=keep)
-        return self._external.check(folder, seal, report, config)
+        return found, config
 
     def warm(self) -> None:
-        """Have a worker ready: the first upload need not wait for Python to start. Raises ``Retry``."""
-        worker, _ = self._take()
+        """Have a worker ready: the first upload need not wait for Python to start. Raises ``Retry`` and ``Halt``."""
+        worker = self._take()
         keep = False
         try:
             worker.start()
+            self.unsound = None
             keep = True
+        except Halt as failure:
+            self.unsound = failure
+            raise
         finally:
             self._give_back(worker, keep=keep)
 
-    def _report(self, answer: _Answer, seal: Seal, config: Config) -> CheckReport:
+    def _found(self, answer: _Answer, request: Request, kind: type[_T], config: Config) -> _T | Problem:
         if answer.kind == b"R":
             try:
-                return codec.loads(answer.data, CheckReport)
+                found = codec.loads(answer.data, kind)
             except (codec.CodecError, RecursionError) as error:
-                log.error("a check worker answered nonsense: %s", error)
-                return _failed(seal, rules.CHECK_CRASHED.problem("its report cannot be read", file=answer.file))
+                log.error("a check worker answered nonsense: %s", plain(error))
+                return rules.CHECK_CRASHED.problem("its report cannot be read", file=answer.file)
+            fault = next(answers.faults(found, request, config), "")
+            if not fault:
+                return found
+            log.error("a check worker's report on %s is not true, and an upload may be why: %s", request.folder, fault)
+            return rules.CHECK_CRASHED.problem("its report is not true", file=answer.file)
         if answer.kind == b"T":
-            raise Retry(answer.data.decode("utf-8", "replace"))
+            raise Retry(" ".join(_lines(answer.data)))
         if answer.kind == b"M":
             most = config.checks.worker_memory
-            found = f"reading it takes more than {most >> 20} MiB of memory"
-            return _failed(seal, rules.CHECK_MEMORY.problem(found, file=answer.file))
-        log.error("a bug ended the check of %s:\n%s", answer.file, answer.data.decode("utf-8", "replace"))
-        return _failed(seal, rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=answer.file))
+            words = f"reading it takes more than {most >> 20} MiB of memory"
+            return rules.CHECK_MEMORY.problem(words, file=answer.file)
+        log.error("a bug ended the check of %s:\n    %s", answer.file, "\n    ".join(_lines(answer.data)))
+        return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=answer.file)
 
-    def _take(self) -> tuple[_Worker, Config]:
+    def _take(self) -> _Worker:
         with self._free:
             while not self._closed and not self._idle and len(self._busy) >= self._most():
                 self._free.wait()
             if self._closed:
                 raise Retry("the daemon ends")
+            outdated = [worker for worker in self._idle if not worker.terms.hold(self._settings)]
+            self._idle = [worker for worker in self._idle if worker not in outdated]
             # The one that rested least, so that the others come to rest.
-            worker = self._idle.pop() if self._idle else _Worker(self._fork_server())
+            worker = self._idle.pop() if self._idle else self._new()
             self._busy.add(worker)
-            return worker, self._config
+        for other in outdated:
+            other.discard()
+        return worker
+
+    def _new(self) -> _Worker:
+        terms = _Terms(settings=self._settings, files=_identities(self._settings))
+        return _Worker(self._fork_server(), terms)
 
     def _fork_server(self) -> ForkServer:
         if self._server is None or not self._server.is_there():
@@ -266,7 +392,7 @@ class Checkers:
         return self._server
 
     def _most(self) -> int:
-        return self._config.service.workers or os.cpu_count() or 1
+        return self._settings.config.service.workers or os.cpu_count() or 1
 
     def _give_back(self, worker: _Worker, *, keep: bool) -> None:
         worker.rested_at = time.monotonic()
@@ -280,7 +406,8 @@ class Checkers:
             worker.discard()
 
     def _buried(self, worker: _Worker, death: _DiedError, config: Config) -> Problem:
-        """Why a worker gave no answer: its one upload is rejected for it. Raises ``Retry`` where it was ended here."""
+        """Why a worker gave no answer: its one upload is rejected for it. Raises ``Retry`` if it was ended here, and
+        :class:`~incomingd.errors.WorkerKilled` if something else has ended it."""
         seconds, processor = config.checks.worker_time, config.checks.worker_cpu
         if death.late:
             worker.kill()
@@ -293,8 +420,11 @@ class Checkers:
         if ended == -signal.SIGXCPU:
             found = f"reading it took more than {processor:g} s of processor time"
             return rules.CHECK_TIMEOUT.problem(found, file=death.file)
-        how = _how(ended)
-        return rules.CHECK_CRASHED.problem(f"the process that read it ended with {how}", file=death.file)
+        found = f"the process that read it ended with {_how(ended)}"
+        problem = rules.CHECK_CRASHED.problem(found, file=death.file)
+        if worker.ended_alone and (ended is None or (ended < 0 and -ended not in _OWN_ENDS)):
+            raise WorkerKilled(problem, found)
+        return problem
 
     def rest(self) -> float:
         """End workers that have been idle for long; the seconds until the next one will have been."""
@@ -310,7 +440,7 @@ class Checkers:
     def reload(self, config: Config) -> None:
         """Take up a new configuration: from the next check on."""
         with self._free:
-            self._config = config
+            self._settings = replace(self._settings, config=config)
             self._free.notify_all()
 
     def close(self) -> None:

@@ -2,21 +2,26 @@
 
 A frame is a length of four bytes, the highest first, a letter, and that many bytes. The parent sends jobs (``J``) and
 gets back ``H`` once there is a worker, ``F`` with a name before each file that is looked into, and then one of ``R``
-(a report), ``T`` (the machine's fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its trace). Jobs and
-reports are JSON; nothing is ever unpickled.
+(what the step came to), ``T`` (the machine's fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its
+trace). Jobs and answers are JSON; nothing is ever unpickled.
 
-The process that workers are forked from says ``H`` when it is there. ``N``, which brings a socket, asks it for a worker
-at the other end of that; ``W`` with a number, for how that worker has ended. It answers with ``A`` and a number.
+The process that workers are forked from says ``H`` when it is there, with a sentence if the self-test of the checks
+failed (:mod:`.selftest`). ``S`` brings settings for those that it forks from then on, and has no answer. ``N``, which
+brings a socket, asks it for a worker at the other end of that; ``W`` with a number, for how that worker has ended. It
+answers with ``A`` and a number.
 """
 
 import socket
 import struct
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from incomingd.config import Config
 from incomingd.model import Seal
+from incomingd.verify.authorise import Authorisation
+from incomingd.verify.keyring import Keyring
 
 _HEAD = struct.Struct(">Ic")
 #: A frame of more than this is none.
@@ -24,18 +29,44 @@ _MAX_FRAME = 64 << 20
 _CHUNK = 1 << 20
 
 
+class Step(StrEnum):
+    """What a worker does with an upload: decide on its .changes, which comes to an ``Authorisation``; check it, or read
+    a .commands file, which both come to a ``CheckReport``."""
+
+    AUTHORISE = "authorise"
+    CHECK = "check"
+    COMMANDS = "commands"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One job; ``config`` comes with the first, and when it has changed. ``home`` is the uploaders' gnupg home;
-    ``commands``: it is a .commands file."""
+    """One job. ``authorisation`` is what the first step came to, for the second."""
 
+    step: Step
     folder: Path
     seal: Seal
     queue: str
-    home: Path
     now: datetime
-    config: Config | None
-    commands: bool
+    authorisation: Authorisation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a worker is forked with: what uploads are judged by, and the folders that hold sealed ones.
+
+    ``home`` is the uploaders' gnupg home.
+    """
+
+    config: Config
+    home: Path
+    folders: tuple[Path, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a check reads besides the upload."""
+        suites = self.config.suites
+        named = (path for suite in suites for path in (suite.overrides, suite.source_overrides))
+        return (*Keyring(self.home).files, *(path for path in named if path))
 
 
 def send(to: socket.socket, kind: bytes, data: bytes) -> None:

@@ -5,7 +5,6 @@ A file that the .dsc lists and the upload lacks may be in the archive already (a
 
 import posixpath
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +12,19 @@ from pathlib import Path
 from incomingd import rules
 from incomingd.config import ChecksConfig
 from incomingd.model import Digests, FileEntry, Problem, SourcePackage, plain, without_epoch
-from incomingd.verify import deb822, files, relations
+from incomingd.verify import control, deb822, files, openpgp, relations
 from incomingd.verify.archives import read_through, tar_stream
 from incomingd.verify.changes import ADDRESS, Row, read_rows
 from incomingd.verify.deb822 import Stanza
 from incomingd.verify.streams import ArchiveError, Spare
+from incomingd.verify.tar import Kind, TarMember
 
 _REQUIRED = ("Format", "Source", "Version", "Maintainer", "Architecture", "Checksums-Sha256", "Files")
 _COMPRESSED = r"\.tar\.(?P<ending>gz|bz2|xz|lzma)"
 _MAX_MEMBERS = 1_000_000
 _MAX_BYTES = 64 << 30
+#: Those that many have signed have some 20 KiB.
+_MAX_SIGNATURE = 256 << 10
 #: Bytes of the names of links, which are kept to the end.
 _MAX_LINKS = 16 << 20
 #: Links that lead in a circle lead nowhere.
@@ -50,6 +52,7 @@ class SourceOutcome:
 
     package: SourcePackage | None
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def check_source(text: bytes, entry: FileEntry, context: SourceContext) -> SourceOutcome:
@@ -59,6 +62,7 @@ def check_source(text: bytes, entry: FileEntry, context: SourceContext) -> Sourc
         return SourceOutcome(package=None, problems=tuple(problems))
     rows, row_problems = read_rows(stanza, entry.name, columns=3)
     problems += row_problems
+    problems += _size(text, entry, context)
     problems += _fields(stanza, entry, context)
     problems += _file_set(stanza, rows, entry.name)
     for row in rows:
@@ -74,7 +78,15 @@ def check_source(text: bytes, entry: FileEntry, context: SourceContext) -> Sourc
         files=tuple(context.files.get(row.name) or _promised(row) for row in rows),
         in_upload=frozenset(row.name for row in rows if row.name in context.files),
     )
-    return SourceOutcome(package=package, problems=tuple(problems))
+    warnings = tuple(control.warnings(stanza, entry.name))
+    return SourceOutcome(package=package, problems=tuple(problems), warnings=warnings)
+
+
+def _size(text: bytes, entry: FileEntry, context: SourceContext) -> Iterator[Problem]:
+    most = context.checks.max_stanza
+    if len(text) > most:
+        found = f"its text has {len(text)} bytes, and {most} are allowed"
+        yield rules.STANZA_TOO_LARGE.problem(found, file=entry.name)
 
 
 def _promised(row: Row) -> FileEntry:
@@ -176,8 +188,10 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
         yield rules.SOURCE_FILE_MISMATCH.problem(f"{what}, and {dsc} lists {listed}", file=row.name)
         return
     match = re.search(rf"{_COMPRESSED}$", row.name)
-    if match:
-        yield from _tarball(context.folder / row.name, match["ending"], row.name, context.spare)
+    if row.name.endswith(".asc"):
+        yield from _signature(context.folder / row.name, there)
+    elif match:
+        yield from check_tarball(context.folder / row.name, match["ending"], row.name, context.spare)
     elif row.name.endswith(".diff.gz"):
         try:
             read_through(context.folder / row.name, "gz", limit=_MAX_BYTES, spare=context.spare)
@@ -185,7 +199,21 @@ def _file(row: Row, dsc: str, context: SourceContext) -> Iterator[Problem]:
             yield rules.BAD_COMPRESSION.problem(str(error), file=row.name)
 
 
-def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Problem]:
+def _signature(path: Path, entry: FileEntry) -> Iterator[Problem]:
+    """An upstream signature is one, armored or binary, and nothing else: any other file could be published by its
+    name. Whether it is good is for those who trust its key."""
+    found = f"it has more than {_MAX_SIGNATURE >> 10} KiB"
+    if entry.size <= _MAX_SIGNATURE:
+        try:
+            openpgp.signature_packets(path.read_bytes())
+        except openpgp.OpenPGPError as error:
+            found = str(error)
+        else:
+            return
+    yield rules.BAD_UPSTREAM_SIGNATURE.problem(found, file=entry.name)
+
+
+def check_tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Problem]:
     """Read a tarball through; what leads out of it is told once."""
     outside = ""
     links: dict[str, str] = {}
@@ -196,7 +224,7 @@ def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Probl
                 if count > _MAX_MEMBERS:
                     raise ArchiveError(f"it has more than {_MAX_MEMBERS} members")
                 outside = outside or _outside(info) or _below(info, links)
-                kept += len(info.name) + len(info.linkname) if info.islnk() or info.issym() else 0
+                kept += len(info.name) + len(info.link) if info.kind in (Kind.HARD_LINK, Kind.LINK) else 0
                 if kept > _MAX_LINKS:
                     raise ArchiveError(f"the names of its links have more than {_MAX_LINKS >> 20} MiB")
     except ArchiveError as error:
@@ -206,30 +234,30 @@ def _tarball(path: Path, ending: str, name: str, spare: Spare) -> Iterator[Probl
         yield rules.TAR_OUTSIDE.problem(outside, file=name)
 
 
-def _outside(info: tarfile.TarInfo) -> str:
+def _outside(info: TarMember) -> str:
     # tar refuses to unpack a name with "..", wherever that leads.
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return f"it has a member {plain(info.name)}"
-    if info.islnk() and (info.linkname.startswith("/") or ".." in info.linkname.split("/")):
-        return f"{plain(info.name)} is a link to {plain(info.linkname)}"
+    if info.kind is Kind.HARD_LINK and (info.link.startswith("/") or ".." in info.link.split("/")):
+        return f"{plain(info.name)} is a link to {plain(info.link)}"
     # A relative symbolic link may go up inside of the tree only; an absolute one leads into a system, not out of it.
-    if info.issym() and not info.linkname.startswith("/") and _leads_out(info.linkname, posixpath.dirname(info.name)):
-        return f"{plain(info.name)} is a link to {plain(info.linkname)}"
-    if info.isdev():
+    if info.kind is Kind.LINK and not info.link.startswith("/") and _leads_out(info.link, posixpath.dirname(info.name)):
+        return f"{plain(info.name)} is a link to {plain(info.link)}"
+    if info.kind is Kind.DEVICE:
         return f"{plain(info.name)} is a device or a FIFO"
     return ""
 
 
-def _below(info: tarfile.TarInfo, links: dict[str, str]) -> str:
+def _below(info: TarMember, links: dict[str, str]) -> str:
     """A member below a symbolic link would be written where that leads. ``links``: those so far, and where they go."""
     parts = posixpath.normpath(info.name).split("/")
     if links:
         above = next((path for n in range(1, len(parts)) if (path := "/".join(parts[:n])) in links), None)
         if above is not None:
             return f"{plain(info.name)} lies below the symbolic link {plain(above)}"
-    if info.issym():
-        links["/".join(parts)] = info.linkname
-    elif info.islnk() and (other := posixpath.normpath(info.linkname)) in links:
+    if info.kind is Kind.LINK:
+        links["/".join(parts)] = info.link
+    elif info.kind is Kind.HARD_LINK and (other := posixpath.normpath(info.link)) in links:
         links["/".join(parts)] = links[other]
     return ""
 

@@ -8,7 +8,6 @@ import bz2
 import gzip
 import io
 import lzma
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,12 +181,10 @@ def at_once(data: bytes, ending: str, most: int) -> bytes | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the decompressors and tarfile raise into :class:`ArchiveError`."""
+    """Turn what the decompressors raise into :class:`ArchiveError`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
         raise CompressionError(f"its compressed stream is damaged: {error}") from error
-    except tarfile.TarError as error:
-        raise ArchiveError(f"its tar archive is damaged: {error}") from error
     except (ValueError, OverflowError, OSError) as error:
         raise ArchiveError(f"it cannot be read: {error}") from error

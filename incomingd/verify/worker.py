@@ -1,14 +1,14 @@
-"""The process that reads what uploaders sent: within limits, one upload at a time, JSON in and JSON out.
+"""The process that reads what senders sent: confined, within limits, one upload at a time, JSON in and JSON out.
 
-Rules: it is forked from a process that has read nothing (:mod:`.forkserver`), and has one socket, to the daemon
-(:mod:`.pool`, :mod:`.protocol`).
+Rules: it is forked from a process that has read nothing but what the operator wrote (:mod:`.forkserver`), and has one
+socket, to the daemon (:mod:`.pool`, :mod:`.protocol`). Before it takes a job it is confined to sealed uploads, the
+uploaders' keyring and the system's programs and libraries (:mod:`incomingd.sandbox.profiles`); gpgv below it, too.
 
 It has limits on memory, processor time, open files and file sizes, and its parent has one on the time. It may die of
 any of them: the parent rejects that upload and starts another. It ends when its parent does, whatever it is doing.
 """
 
 import contextlib
-import ctypes
 import errno
 import faulthandler
 import gc
@@ -24,15 +24,18 @@ from incomingd import codec
 from incomingd.config import Config
 from incomingd.errors import Retry
 from incomingd.model import CheckReport
-from incomingd.verify.check import Job, check
+from incomingd.sandbox import limits, profiles
+from incomingd.verify import overrides, selftest
+from incomingd.verify.authorise import Authorisation, authorise
+from incomingd.verify.check import check
 from incomingd.verify.commands import check_commands
+from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
-from incomingd.verify.protocol import Request, receive, receive_with, send
+from incomingd.verify.protocol import Request, Settings, Step, receive, receive_with, send
 
 #: What a worker may write anywhere: gpgv's status lines.
 _FILE_SIZE = 1 << 20
 _OPEN_FILES = 64
-_PR_SET_NO_NEW_PRIVS = 38
 #: What is wrong here is wrong with the machine, not with the upload.
 _ENVIRONMENT = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EIO, errno.EROFS, errno.ESTALE),
@@ -40,13 +43,33 @@ _ENVIRONMENT = {
 }
 
 
+class _Known:
+    """What the operator wrote: the configuration, the uploaders' keys and the override files.
+
+    Read before a worker is forked, so that no worker has to, and again by each check: a file may have changed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.config = settings.config
+        self.keyring = Keyring(settings.home)
+        self.system = profiles.system([settings.config.service.state.resolve()])
+
+    def read(self) -> None:
+        """Read what has changed. What cannot be read is told by the next check."""
+        with contextlib.suppress(Retry):
+            self.keyring.load()
+        with contextlib.suppress(Retry):
+            overrides.load(self.config.suites)
+
+
 class _Worker:
     """Does the jobs that come over one socket."""
 
-    def __init__(self, parent: socket.socket) -> None:
+    def __init__(self, parent: socket.socket, known: _Known) -> None:
         self._parent = parent
-        self._config: Config | None = None
-        self._keyring: Keyring | None = None
+        self._config = known.config
+        self._keyring = known.keyring
 
     def serve(self, jobs: "queue.SimpleQueue[bytes]") -> None:
         send(self._parent, b"H", b"")
@@ -62,7 +85,7 @@ class _Worker:
         except MemoryError:
             return b"M", b""
         except OSError as error:
-            # bz2 and gzip raise OSError for bad data too, without a number; theirs would be a bug of ours.
+            # bz2 and gzip raise OSError for bad data too, without a number: that is a fault of this program.
             if error.errno in _ENVIRONMENT:
                 return b"T", str(error).encode("utf-8", "replace")
             return b"C", _trace()
@@ -70,27 +93,28 @@ class _Worker:
             return b"C", _trace()
 
     def _check(self, request: Request) -> bytes:
-        if request.config is not None:
-            self._config = request.config
-        if self._config is None or self._config.queue(request.queue) is None:
+        wanted = self._config.queue(request.queue)
+        if wanted is None:
             raise Retry(f"the queue {request.queue} is not configured")
-        if self._keyring is None or self._keyring.home != request.home:
-            self._keyring = Keyring(request.home)
         _limit(self._config)
-        judge = check_commands if request.commands else check
-        report = judge(
-            Job(
-                folder=request.folder,
-                seal=request.seal,
-                queue=self._config.queue(request.queue),  # type: ignore[arg-type]  # it has just been looked up
-                config=self._config,
-                keyring=self._keyring.public,
-                keys=self._keyring.load(),
-                now=request.now,
-                reading=lambda name: send(self._parent, b"F", name.encode()),
-            )
+        job = Job(
+            folder=request.folder,
+            seal=request.seal,
+            queue=wanted,
+            config=self._config,
+            keyring=self._keyring.public,
+            keys=self._keyring.load(),
+            now=request.now,
+            reading=lambda name: send(self._parent, b"F", name.encode()),
         )
-        return codec.dumps(report).encode()
+        return codec.dumps(_take(request.step, job, request.authorisation)).encode()
+
+
+def _take(step: Step, job: Job, authorisation: Authorisation | None) -> Authorisation | CheckReport:
+    """One step with one upload."""
+    if step is Step.AUTHORISE:
+        return authorise(job)
+    return check_commands(job) if step is Step.COMMANDS else check(job, authorisation)
 
 
 def _trace() -> bytes:
@@ -101,27 +125,19 @@ def _limit(config: Config) -> None:
     """Memory as configured, and as much processor time from now on."""
     checks = config.checks
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    for what, most in (
-        (resource.RLIMIT_AS, checks.worker_memory),
-        (resource.RLIMIT_CPU, int(used + checks.worker_cpu) + 1),
-    ):
-        hard = resource.getrlimit(what)[1]
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    processor = int(used + checks.worker_cpu) + 1
+    limits.at_most({resource.RLIMIT_AS: checks.worker_memory, resource.RLIMIT_CPU: processor}, raisable=True)
 
 
 def _confine() -> None:
-    """What holds for the whole life of the process, and for gpgv below it."""
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, _FILE_SIZE),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-    ):
-        resource.setrlimit(what, (most, most))
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    """What holds for the process that workers are forked from, for all of them, and for gpgv below them."""
+    limits.end_first()
+    limits.at_most({resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: _FILE_SIZE, resource.RLIMIT_NOFILE: _OPEN_FILES})
     # systemd signals a whole unit. The daemon ends its workers, or an upload would look as if it had killed one.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    profiles.confine_worker()
 
 
 def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
@@ -130,19 +146,21 @@ def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
         while True:
             jobs.put(receive(parent)[1])
     except (EOFError, OSError, ValueError):
-        os.killpg(os.getpid(), signal.SIGKILL)
+        os.kill(0, signal.SIGKILL)
 
 
-def _work(parent: socket.socket) -> None:
+def _work(parent: socket.socket, known: _Known) -> None:
     """Be a worker until the parent is gone."""
     os.setsid()  # what it starts ends with it
+    # Of a thread that is there already landlock would take nothing away.
+    profiles.confine_to_uploads([*known.settings.folders, *known.settings.files], known.system)
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(parent, jobs), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
-        _Worker(parent).serve(jobs)
+        _Worker(parent, known).serve(jobs)
 
 
-def _fork(passed: socket.socket, asker: socket.socket) -> int:
+def _fork(passed: socket.socket, asker: socket.socket, known: _Known) -> int:
     """A worker at the other end of ``passed``. This process has one thread, so nothing is left half done in it."""
     pid = os.fork()
     if pid:
@@ -150,7 +168,7 @@ def _fork(passed: socket.socket, asker: socket.socket) -> int:
         return pid
     try:
         asker.close()
-        _work(passed)
+        _work(passed, known)
     except BaseException:  # noqa: BLE001  # it must not go on as the process that it was forked from
         traceback.print_exc()
     finally:
@@ -162,21 +180,35 @@ def _ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def main() -> None:
+def _serve(asker: socket.socket) -> None:
     """Fork a worker whenever the parent asks for one, until it is gone. Each of them sees by itself that it is."""
+    known: _Known | None = None
+    while True:
+        kind, data, passed = receive_with(asker)
+        if kind == b"S":
+            known = _Known(codec.loads(data, Settings))
+            continue
+        if passed and known:
+            known.read()
+            number = _fork(passed, asker, known)
+        else:
+            number = _ended(int(data))
+        send(asker, b"A", str(number).encode())
+
+
+def main() -> None:
+    """Be the process that workers are forked from."""
+    unsound = selftest.fault()
     _confine()
-    codec.prepare(Request, CheckReport)
+    codec.prepare(Request, Settings, CheckReport, Authorisation)
     asker = socket.socket(fileno=os.dup(0))
     # Whatever else prints must not land among the frames.
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     gc.collect()
     gc.freeze()  # what was imported is no garbage: it need not be looked through, and stays shared
-    send(asker, b"H", b"")
+    send(asker, b"H", unsound.encode())
     with contextlib.suppress(EOFError, OSError):
-        while True:
-            _, data, passed = receive_with(asker)
-            number = _fork(passed, asker) if passed else _ended(int(data))
-            send(asker, b"A", str(number).encode())
+        _serve(asker)
 
 
 if __name__ == "__main__":

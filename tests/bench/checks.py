@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from incomingd import codec, fsio
 from incomingd.config.reader import load
 from incomingd.model import CheckReport, Seal
 from incomingd.places import Places
+from incomingd.verify import authorise as authorising
 from incomingd.verify import check as checking
 from incomingd.verify import deb822
+from incomingd.verify.authorise import Authorisation
+from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
 from incomingd.verify.signature import Verifier
 from tests.bench.parts import Row
@@ -25,21 +29,29 @@ _TIMES = 50
 def checks_of_one(config_file: Path, upload: Path, scratch: Path) -> list[Row]:
     """A row for each part, the means of many checks of the same upload; the last is all of it, in processor time."""
     job = _job(config_file, upload, scratch)
+    texts = tuple(entry for entry in job.seal.files if entry.name.endswith(".changes"))
+
+    def both() -> tuple[Authorisation, CheckReport]:
+        found = authorising.authorise(replace(job, seal=replace(job.seal, files=texts)))
+        return found, checking.check(job, found)
+
     spent: dict[str, float] = {}
     with (
         _timed(spent, "gpgv", Verifier, "verify"),
         _timed(spent, ".changes", deb822, "parse"),
-        _timed(spent, ".changes", checking, "read"),
+        _timed(spent, ".changes", authorising, "read"),
         _timed(spent, ".deb", checking, "check_binary"),
     ):
-        checking.check(job)
+        both()
         spent.clear()
         before, started = os.times(), time.perf_counter()
-        reports = [checking.check(job) for _ in range(_TIMES)]
+        found = [both() for _ in range(_TIMES)]
         wall, after = time.perf_counter() - started, os.times()
-    assert not reports[-1].problems, reports[-1].problems
+    authorisation, report = found[-1]
+    assert not report.problems, report.problems
     spent["policy and the rest"] = wall - sum(spent.values())
-    spent["report to the daemon"] = _timing(lambda: codec.loads(codec.dumps(reports[-1]), CheckReport))
+    spent["authorisation and back"] = _timing(lambda: codec.loads(codec.dumps(authorisation), Authorisation))
+    spent["report to the daemon"] = _timing(lambda: codec.loads(codec.dumps(report), CheckReport))
     rows: list[Row] = [_row(part, seconds / _TIMES, _WHAT[part]) for part, seconds in spent.items()]
     return [*rows, _row("processor", sum(after[:4]) / _TIMES - sum(before[:4]) / _TIMES, "all of it, gpgv's too")]
 
@@ -49,6 +61,7 @@ _WHAT = {
     ".changes": "the strict pass over the text, and what it promises",
     ".deb": "the container, its control file, its time stamps",
     "policy and the rest": "suites, rights, file kinds, digests against the sealed ones",
+    "authorisation and back": "as JSON and back; it goes both ways",
     "report to the daemon": "as JSON and back",
 }
 
@@ -57,12 +70,12 @@ def _row(part: str, seconds: float, what: str) -> Row:
     return {"part": part, "value": f"{seconds * 1000:.2f} ms", "what": what}
 
 
-def _job(config_file: Path, upload: Path, scratch: Path) -> checking.Job:
+def _job(config_file: Path, upload: Path, scratch: Path) -> Job:
     config = load(config_file)
     sealed = scratch / "sealed"
     shutil.copytree(upload, sealed)
     keyring = Keyring(Places(config).uploaders_home)
-    return checking.Job(
+    return Job(
         folder=sealed,
         seal=Seal(files=tuple(fsio.hash_file(file) for file in sorted(sealed.iterdir())), problems=()),
         queue=config.queues[0],

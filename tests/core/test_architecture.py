@@ -8,21 +8,22 @@ import pytest
 import incomingd
 
 ROOT = Path(incomingd.__file__).parent
-VOCABULARY = {"", "model", "states", "errors", "config", "codec", "places", "rules", "backoff"}
+VOCABULARY = {"", "model", "states", "errors", "config", "codec", "places", "rules", "rights", "backoff"}
 #: Room to the rooms that it may import, besides the vocabulary.
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "fsio": set(),
+    "sandbox": set(),
     "journal": set(),
     "intake": {"fsio", "journal"},
-    "verify": {"fsio", "journal"},
+    "verify": {"fsio", "journal", "sandbox"},
     "publish": {"fsio", "journal"},
     "report": {"fsio", "journal"},
-    "importing": {"fsio", "journal", "verify", "publish"},
+    "importing": {"fsio", "journal", "sandbox", "verify", "publish"},
     "fsck": {"fsio", "journal", "publish"},
     "recovery": {"fsio", "journal", "intake", "verify", "publish", "report"},
-    "pipeline": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery"},
-    "daemon": {"fsio", "journal", "intake", "verify", "publish", "report", "recovery", "pipeline"},
+    "pipeline": {"fsio", "journal", "sandbox", "intake", "verify", "publish", "report", "recovery"},
+    "daemon": {"fsio", "journal", "sandbox", "intake", "verify", "publish", "report", "recovery", "pipeline"},
     "cli": {
         "fsio",
         "journal",
@@ -92,6 +93,12 @@ def test_only_fsio_renames_and_syncs() -> None:
         "?.hardlink_to",
     }
     offenders = {str(p): calls(p) & acts for p in MODULES if p.parent.name != "fsio" and calls(p) & acts}
+    assert offenders == {}
+
+
+def test_only_the_sandbox_limits_processes() -> None:
+    acts = {"resource.setrlimit", "resource.prlimit", "os.setns", "os.unshare", "?.prctl", "_libc.prctl"}
+    offenders = {str(p): calls(p) & acts for p in MODULES if p.parent.name != "sandbox" and calls(p) & acts}
     assert offenders == {}
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from incomingd import codec
-from incomingd.model import Operation, OperationKind, Problem, Published, Seal, SuiteResult
+from incomingd.model import LogLine, Operation, OperationKind, Problem, Published, Seal, SuiteResult
 
 
 def test_values_come_back_as_they_were() -> None:
@@ -42,3 +42,14 @@ def test_a_word_of_an_enumeration_comes_back_as_its_member() -> None:
     again = codec.loads(codec.dumps(operation), Operation)
     assert again == operation
     assert again.kind is OperationKind.COPY
+
+
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(codec.CodecError):
+        codec.loads('{"code": "x", "message": "\\ud800"}', Problem)
+
+
+@pytest.mark.parametrize("at", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+23:59"])
+def test_a_time_has_a_zone_and_can_be_written_in_utc(at: str) -> None:
+    with pytest.raises(codec.CodecError):
+        codec.loads(f'{{"at": "{at}", "message": "x"}}', LogLine)

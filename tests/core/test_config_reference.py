@@ -14,9 +14,14 @@ from incomingd.config.values import BadValueError
 
 PAGE = Path(__file__).parents[2] / "docs/config.md"
 #: What a parser is called on the page, where that is not its own name.
-WORDS = {"word": "name"}
-#: Defaults that follow from the table's name.
-FOLLOWING = {"codename": "*NAME*", "accepts": "*NAME and codename*"}
+WORDS = {"stanza_size": "size", "word": "name"}
+#: Defaults that follow from the table's name, or from other settings.
+FOLLOWING = {
+    "suite": "*NAME*",
+    "codename": "*NAME*",
+    "accepts": "*NAME, suite and codename*",
+    "binaries": "*see below*",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

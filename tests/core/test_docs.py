@@ -9,7 +9,8 @@ from click import Context
 from incomingd.cli import main
 
 PROJECT = Path(__file__).parents[2]
-PAGES = sorted(path for path in [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")] if path.exists())
+SECURITY = PROJECT / "SECURITY.md"
+PAGES = sorted([PROJECT / "README.md", SECURITY, *(PROJECT / "docs").rglob("*.md")])
 
 
 def anchors(page: Path) -> set[str]:
@@ -31,6 +32,19 @@ def test_every_command_exists(page: Path) -> None:
     # In code only: a block that is indented or fenced, or between backticks.
     code = re.findall(r"`([^`]+)`|^    (.*)$", page.read_text(), re.MULTILINE)
     named = {
-        verb for parts in code for verb in re.findall(r"\bincomingctl(?: --config \S+)? ([a-z]+)", " ".join(parts))
+        verb
+        for parts in code
+        for verb in re.findall(r"\bincomingctl(?: --config \S+)? ([a-z]+(?:-[a-z]+)*)", " ".join(parts))
     }
     assert named <= set(main.list_commands(Context(main)))
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = re.findall(r"`(tests/\S+)::(\w+)`", SECURITY.read_text())
+    assert named
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"^def {test}\(", (PROJECT / file).read_text(), re.MULTILINE)
+    ]
+    assert missing == []

@@ -1,15 +1,19 @@
-"""What an attacker may send to the parsers: no crash, no hang, and nothing accepted that gpgv or dpkg-deb refuses.
+"""What an attacker may send to the parsers: no crash, no hang, and nothing accepted that gpgv, dpkg-deb or tar refuses.
 
-Half a minute by default, four targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each target
+Half a minute by default, nine targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each target
 begins with real files and cuts, doubles, swaps and flips pieces of them. What was found stays in :data:`FOUND`.
 """
 
+import base64
 import gzip
+import io
 import lzma
 import os
+import posixpath
 import re
 import resource
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,15 +25,18 @@ from debian.deb822 import Deb822
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from incomingd.errors import ConfigError
+from incomingd.importing import index, release
 from incomingd.model import Digests, Fields, FileEntry, Problem
-from incomingd.verify import deb822, relations
+from incomingd.verify import deb822, openpgp, relations
 from incomingd.verify.binary import BinaryContext, check_binary
 from incomingd.verify.changes import read
 from incomingd.verify.signature import Verifier, is_signed
-from incomingd.verify.streams import Spare
+from incomingd.verify.streams import ArchiveError, Spare
+from incomingd.verify.tar import Kind, read_tar
 from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
-SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 4
+SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 9
 #: No single input may take longer; with a machine that has other things to do in mind.
 LIMIT = 20.0
 #: KiB that any input may add to what this process ever had.
@@ -284,6 +291,69 @@ def test_deb_container(tmp_path: Path) -> None:
     rounds(container(tmp_path), container_seeds(), CONTAINER_TOKENS)
 
 
+def summed(data: bytes) -> bytes:
+    """A tar in which each block that may be a header has the right checksum, or none would be read at all."""
+    blocks = [bytearray(data[at : at + 512]) for at in range(0, len(data), 512)]
+    for block in blocks:
+        if len(block) == 512 and any(block):
+            block[148:156] = b" " * 8
+            block[148:156] = b"%06o\0 " % sum(block)
+    return b"".join(blocks)
+
+
+def archive(folder: Path) -> Callable[[bytes], None]:
+    """What is taken has the same members, of the same sizes, to GNU tar and to Python's tarfile."""
+    path = folder / "x.tar"
+
+    def target(data: bytes) -> None:
+        data = summed(data)
+        try:
+            members = [member for member, _ in read_tar(io.BytesIO(data), deb=False)]
+        except (ArchiveError, OSError, OverflowError):
+            return
+        ours = [(m.name, m.size if m.kind is Kind.FILE else 0) for m in members]
+        path.write_bytes(data)
+        command = ["tar", "-tvf", path, "--quoting-style=escape", "--numeric-owner", "--full-time"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=LIMIT, env={"LC_ALL": "C.UTF-8"}
+        )
+        assert done.returncode == 0, f"taken, and tar refuses it: {done.stderr}"
+        assert len(done.stdout.splitlines()) == len(ours), "taken, and tar finds other members"
+        for line, (name, _) in zip(done.stdout.splitlines(), ours, strict=True):
+            if name.isascii() and name.isprintable() and "\\" not in name:
+                assert f" {name}" in line
+        with tarfile.open(path) as read:
+            theirs = [(m.name.rstrip("/"), m.size if m.isreg() else 0) for m in read]
+        sparse = b"S" in {data[at + 156 : at + 157] for at in range(0, len(data), 512)}
+        assert sparse or theirs == [(name.rstrip("/"), size) for name, size in ours], "taken, and tarfile differs"
+
+    return target
+
+
+def archive_seeds() -> list[bytes]:
+    posix = {257: b"ustar\x0000"}
+    long = [tar_member("././@LongLink", b"n" * 120 + b"\0", kind=kind) for kind in (b"L", b"K")]
+    pax = tar_member("pax", b"12 path=abc\n11 size=10\n", kind=b"x")
+    return [
+        tar(("d/", b""), ("a", b"x" * 600), ("l", "a"), form=""),
+        tar_member("a", b"x", others={257: bytes(8)}) + tar_member("d/", kind=b"\0") + bytes(1024),
+        tar_member("a", b"x" * 10, prefix=b"p", others=posix) + tar_member("d/", kind=b"5", others=posix) + bytes(1024),
+        b"".join(long) + tar_member("l", kind=b"2", others={157: b"t"}) + tar_member("a", b"x") + bytes(1024),
+        pax + tar_member("a", b"x" * 10) + tar_member("h", kind=b"1", others={157: b"abc"}) + bytes(1024),
+    ]
+
+
+ARCHIVE_TOKENS = [
+    *(tar_member("hidden", b"x"), tar_member("./x/", b""), tar_member("l", kind=b"2", size="00000001000\0")),
+    *(tar_member("././@LongLink", b"other\0", kind=b"L"), tar_member("pax", b"11 path=ab\n", kind=b"x"), bytes(512)),
+    *(b"ustar\x0000", b"ustar  \0", b"\x80", b"\xff", b"/", b".", b"00000001000\0", b"12 size=512\n", b"7", b"L"),
+]
+
+
+def test_tar_archives(tmp_path: Path) -> None:
+    rounds(archive(tmp_path), archive_seeds(), ARCHIVE_TOKENS)
+
+
 def control_file(folder: Path) -> Callable[[bytes], None]:
     dpkg = Dpkg(folder)
     data_member = ar_parts(dpkg_deb(Upload().control_text(), "none"))[2]
@@ -358,6 +428,115 @@ def test_signed_block(seeds: tuple[Keys, dict[str, bytes]]) -> None:
         *blocks,
     ]
     rounds(signed_block(keys), blocks, tokens)
+
+
+def only_signatures(data: bytes) -> None:
+    """Whatever is let through, gpg finds no other packet in it, and no more signatures."""
+    try:
+        found = openpgp.signature_packets(data)
+    except openpgp.OpenPGPError:
+        return
+    command = ["gpg", "--homedir", "/nonexistent", "--list-packets"]
+    handed_on = b"".join(packet.raw for packet in found)
+    done = subprocess.run(command, input=handed_on, capture_output=True, timeout=LIMIT)
+    listed = [line.split(b":")[1] for line in done.stdout.split(b"\n") if line.startswith(b":")]
+    assert set(listed) <= {b"signature packet"}, listed
+    assert len(listed) <= len(found)
+
+
+def test_signature_packets(seeds: tuple[Keys, dict[str, bytes]]) -> None:
+    keys, _ = seeds
+    made = [keys.sign(b"text", by=name).split(b"\n\n", 2)[2].split(b"\n=")[0] for name in ("ada", "rsa")]
+    binary = [base64.b64decode(text) for text in made]
+    tokens = [b"\xa3\x01", b"\xc8", b"\xcb\x06b\0\0\0\0\0", b"\x8b", b"\xe1", b"\xff\0\0\1\0", b"\xd0\x03PGP", *binary]
+    rounds(only_signatures, binary, tokens)
+
+
+def armored_again(target: Callable[[bytes], None], text: bytes) -> Callable[[bytes], None]:
+    """Puts altered packets in the place of a text's signature."""
+    block = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n%s\n-----BEGIN PGP SIGNATURE-----\n\n%s" % (
+        text,
+        b"%s",
+    )
+    return lambda data: target(block % base64.encodebytes(data) + b"-----END PGP SIGNATURE-----\n")
+
+
+def test_signed_block_with_other_packets(seeds: tuple[Keys, dict[str, bytes]]) -> None:
+    keys, _ = seeds
+    made = keys.sign(b"Source: hello\n").split(b"\n\n", 2)[2].split(b"\n=")[0]
+    tokens = [b"\xa3\x01", b"\xc8", b"\xcb\x06b\0\0\0\0\0", b"\xd0\x03PGP", base64.b64decode(made)]
+    rounds(armored_again(signed_block(keys), b"Source: hello"), [base64.b64decode(made)], tokens)
+
+
+# -- a repository's texts ---------------------------------------------------------------------------------------------
+
+
+def index_text(data: bytes) -> None:
+    """Any index is read to its end, and what it lists lies inside of the repository, with a size and a SHA256."""
+    for stanza in index.stanzas(io.BytesIO(data), index.WANTED):
+        assert str(stanza).isprintable()
+        said, listed = "", None
+        try:
+            listed = index.entry(stanza)
+        except index.EntryError as error:
+            said = str(error)
+        assert said.isprintable()
+        if listed is None:
+            assert said
+            continue
+        assert listed.size >= 0
+        assert re.fullmatch("[0-9a-f]{64}", listed.sha256)
+        assert posixpath.normpath(f"/x/{listed.path}") == f"/x/{listed.path}"
+        assert b"\0" not in os.fsencode(listed.path)
+
+
+INDEX_TOKENS = [
+    *TEXT_TOKENS,
+    *(
+        b"Filename: ",
+        b"Size: ",
+        b"SHA256: ",
+        b"Directory: ",
+        b"Checksums-Sha256:\n ",
+        b"../",
+        b"..",
+        b"//",
+        b"./",
+        b".dsc",
+    ),
+    *(b"http://x/", b"\xf6", b"\xff" * 70_000, b"\n\n", b"ab" * 32),
+]
+
+
+def test_index_text() -> None:
+    digest = b"ab" * 32
+    packages = b"Package: a\nVersion: 1\nFilename: pool/a_1_all.deb\nSize: 9\nSHA256: " + digest + b"\n"
+    sources = b"Package: a\nDirectory: pool/a\nChecksums-Sha256:\n " + digest + b" 9 a_1.dsc\n"
+    rounds(index_text, [packages, sources, packages + b"\n" + sources], INDEX_TOKENS)
+
+
+def release_text(data: bytes) -> None:
+    """Any Release is taken or refused with a sentence."""
+    wanted = release.Wanted(name="stable", keyring=Path("unused"), now=NOW.astimezone(UTC))
+    said: tuple[str, ...] = ()
+    rows: list[index.Listed] = []
+    try:
+        rows = list(release.read(data, wanted).indexes.values())
+    except ConfigError as error:
+        said = error.errors
+    assert said or rows
+    assert all(line.isprintable() for line in said)
+    assert all(re.fullmatch("[0-9a-f]{64}", row.sha256) for row in rows)
+
+
+def test_release_text() -> None:
+    text = f"Suite: stable\nCodename: bookworm\nDate: {NOW:%a, %d %b %Y %H:%M:%S} UTC\nComponents: main\n"
+    text += f"Valid-Until: Fri, 01 Jan 2100 00:00:00 UTC\nSHA256:\n {'ab' * 32} 9 main/binary-amd64/Packages\n"
+    rounds(
+        release_text,
+        [text.encode()],
+        [*INDEX_TOKENS, b"Suite: ", b"Date: ", b"+9999", b"99999999999", b"Valid-Until: "],
+    )
 
 
 # -- what was found ---------------------------------------------------------------------------------------------------

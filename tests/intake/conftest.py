@@ -10,23 +10,32 @@ from typing import Any
 
 import pytest
 
+from incomingd import fsio
 from incomingd.config import Config, QueueConfig
 from incomingd.config import reader as configuration
+from incomingd.intake.accounts import TimeBudget
+from incomingd.intake.claimed import Claimed
 from incomingd.intake.door import Desk, Door
 from incomingd.intake.hints import Hints
+from incomingd.intake.listing import Listings, read_listing
+from incomingd.intake.ownership import Ownership
+from incomingd.intake.remains import reject_remains
 from incomingd.intake.ripeness import Moment
+from incomingd.intake.room import Room
+from incomingd.intake.seal import is_bare, seal_bare, seal_listed, seal_texts
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
-from incomingd.model import Upload
+from incomingd.model import Seal, Upload
 from incomingd.places import Places
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 
 
-def make_config(folder: Path, **queue: Any) -> Config:
+def make_config(folder: Path, limits: dict[str, Any] | None = None, **queue: Any) -> Config:
     document = {
         "suites": {"stable": {}},
+        "limits": limits or {},
         "incoming": {"default": {"path": "incoming", "settle": "2s", "abandon_after": "1h", **queue}},
     }
     return configuration.parse(document, folder / "incomingd.toml")
@@ -54,6 +63,7 @@ class Inbox:
         self.uploads = Uploads(self.journal)
         #: How far the time of these tests is ahead, and the wall clock ahead of that of the file system.
         self.ahead = self.wall_ahead = 0.0
+        self.room = Room()
         self.told: list[Upload] = []
         self.taking: list[Upload] = []
         self.on_taking: Callable[[Sequence[Upload]], None] = self.taking.extend
@@ -70,8 +80,9 @@ class Inbox:
     def queue(self) -> QueueConfig:
         return self.config.queues[0]
 
-    def restart(self) -> None:
+    def restart(self, budget: TimeBudget | None = None) -> None:
         self.hints = Hints()
+        self.listings = Listings()
         desk = Desk(
             uploads=self.uploads,
             hints=self.hints,
@@ -79,9 +90,16 @@ class Inbox:
             on_change=self.told.append,
             on_taking=self.on_taking,
             on_claimed=self.claimed.append,
+            listings=self.listings,
+            budget=budget or TimeBudget(),
+            on_ended=self.ended,
         )
         self.doors = [Door(folder, self.places, desk) for folder in self.queue.folders()]
         self.door = self.doors[0]
+
+    def ended(self, upload: Upload) -> None:
+        self.told.append(upload)
+        reject_remains(self.places, upload, self.queue, self.room)
 
     def look(self, *, after: float = 0.0) -> list[str]:
         """Let time pass, look, and name those that were taken."""
@@ -120,6 +138,31 @@ class Inbox:
         upload = self.uploads.newest(name)
         assert upload is not None
         return upload
+
+    def claimed_upload(self, name: str) -> Claimed:
+        upload = self.newest(name)
+        return Claimed(
+            places=self.places,
+            upload=upload,
+            queue=self.queue,
+            members=self.uploads.members(upload.id),
+            room=self.room,
+        )
+
+    def seal(self, name: str) -> Seal:
+        """Both steps, as if the .changes were by somebody who may upload what they list."""
+        claimed = self.claimed_upload(name)
+        texts = seal_texts(claimed, 1 << 20)
+        if is_bare(claimed, texts):
+            return seal_bare(claimed, texts)
+        if texts.problems:
+            return texts
+        return seal_listed(claimed, texts, self.listed(texts, claimed.sealed))
+
+    def listed(self, texts: Seal, folder: Path) -> dict[str, int]:
+        with fsio.directory(folder) as fd:
+            mine = Ownership(uid=os.geteuid())
+            return dict(row for entry in texts.files for row in read_listing(fd, entry.name, mine, 2000).files)
 
     def stage(self, name: str) -> str:
         return str(self.newest(name).stage)

@@ -34,6 +34,7 @@ def main(folder: Path, settings: dict[str, str]) -> None:
         lambda upload: say(told=upload.name, stage=upload.stage),
         lambda _: None,
         lambda upload: say(claimed=upload.name),
+        lambda upload: say(told=upload.name, stage=upload.stage),
     )
     intake.start_watching()
     say(ready=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from incomingd import fsio
+from incomingd.fsio import naming
 from incomingd.intake.claim import complete_claim
-from incomingd.intake.seal import seal
 from tests.intake.conftest import NOBODY, Inbox, as_nobody, needs_root
 
 SHM = Path("/dev/shm")
@@ -50,7 +50,7 @@ def test_one_that_is_nowhere_is_refused_with_a_reason(inbox: Inbox) -> None:
     claim_in_the_journal_only(inbox, "job-1")
     (inbox.path / "job-1").rmdir()
     complete_claim(inbox.places, inbox.newest("job-1"), inbox.queue, None)
-    result = seal(inbox.places, inbox.newest("job-1"), inbox.queue, None)
+    result = inbox.seal("job-1")
     assert [problem.code for problem in result.problems] == ["upload-lost"]
 
 
@@ -58,21 +58,21 @@ def test_one_that_start_up_could_not_mend_is_mended_by_sealing(inbox: Inbox) -> 
     inbox.fill("job-1", hello_deb=b"deb")
     inbox.look()
     claim_in_the_journal_only(inbox, "job-1")
-    result = seal(inbox.places, inbox.newest("job-1"), inbox.queue, None)
+    result = inbox.seal("job-1")
     assert [entry.name for entry in result.files] == ["hello.changes", "hello.deb"]
 
 
 def test_what_goes_between_journal_and_rename_was_withdrawn(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox.rename_in("job-1")
     inbox.rename_in("job-2")
-    real = fsio.rename
+    real = naming.rename
 
     def withdraw_first(source: Path | str, target: Path | str, **descriptors: int) -> None:
         if source == "job-1":
             (inbox.path / source).rename(inbox.folder / "gone")
         real(source, target, **descriptors)
 
-    monkeypatch.setattr(fsio, "rename", withdraw_first)
+    monkeypatch.setattr(naming, "rename", withdraw_first)
     assert inbox.look() == ["job-2"]
     assert inbox.stage("job-1") == "cancelled"
 
@@ -83,7 +83,7 @@ def test_one_that_cannot_be_renamed_after_all_holds_up_nobody(
 ) -> None:
     inbox.rename_in("job-1")
     inbox.rename_in("job-2")
-    real = fsio.rename
+    real = naming.rename
 
     def refuse_first(source: Path | str, target: Path | str, **descriptors: int) -> None:
         if source == "job-1":
@@ -91,7 +91,7 @@ def test_one_that_cannot_be_renamed_after_all_holds_up_nobody(
         real(source, target, **descriptors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fsio, "rename", refuse_first)
+        patch.setattr(naming, "rename", refuse_first)
         assert inbox.look() == ["job-2"]
         inbox.look(after=6)
     one = inbox.newest("job-1")
@@ -109,7 +109,7 @@ def test_a_flat_upload_that_cannot_be_moved_whole_stays_whole(inbox: Inbox, monk
     (inbox.path / "hello.deb").write_bytes(b"deb")
     (inbox.path / "hello.changes").write_text("Files:\n 0 3 a b hello.deb\n")
     inbox.look()
-    real = fsio.rename
+    real = naming.rename
 
     def refuse_deb(source: Path | str, target: Path | str, **descriptors: int) -> None:
         if source == "hello.deb":
@@ -117,7 +117,7 @@ def test_a_flat_upload_that_cannot_be_moved_whole_stays_whole(inbox: Inbox, monk
         real(source, target, **descriptors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fsio, "rename", refuse_deb)
+        patch.setattr(naming, "rename", refuse_deb)
         assert inbox.look(after=3) == []
     assert sorted(p.name for p in inbox.path.iterdir()) == ["hello.changes", "hello.deb"]
     inbox.look(after=6)

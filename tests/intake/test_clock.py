@@ -22,9 +22,8 @@ class Clock:
 def test_a_jump_takes_nobody_early_abandons_nobody_and_stops_nobody(inbox: Inbox, jump: timedelta) -> None:
     inbox.configure(settle="0.3s", abandon_after="1d", stray_after="1d")
     clock = Clock()
-    intake = Intake(
-        inbox.config, inbox.places, inbox.uploads, clock, inbox.told.append, inbox.taking.extend, inbox.claimed.append
-    )
+    told = (inbox.told.append, inbox.taking.extend, inbox.claimed.append, inbox.ended)
+    intake = Intake(inbox.config, inbox.places, inbox.uploads, clock, *told)
     (inbox.path / "part").mkdir()
     (inbox.path / "nobodys").touch()
     folder = inbox.fill("job-1", hello_deb=b"deb")

@@ -321,3 +321,18 @@ def test_a_clock_that_jumps_takes_nobody_early(inbox: Inbox) -> None:
         inbox.door.look(Moment(wall=time.time() + jump, monotonic=now + 1.9))
         assert inbox.claimed == []
     assert inbox.look(after=2.1) == ["job-1"]
+
+
+@pytest.mark.parametrize("inside", [".job-1", "job-1"])
+def test_an_upload_that_was_moved_into_a_directory_of_its_name_is_told_so(inbox: Inbox, inside: str) -> None:
+    """As mv without -T does it."""
+    (inbox.path / "job-1").mkdir()
+    inbox.look()
+    inbox.fill("job-2", hello_deb=b"deb").rename(inbox.path / "job-1" / inside)
+    inbox.look(after=20)
+    inbox.look(after=20)
+    assert f"it holds the directory {inside}: mv puts a directory into" in inbox.newest("job-1").log[-1].message
+    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    assert inbox.look(after=20) == ["job-1"]
+    sealed = inbox.seal("job-1")
+    assert any(f"it holds the directory {inside}: " in problem.message for problem in sealed.problems)

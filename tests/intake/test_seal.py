@@ -11,15 +11,17 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from incomingd import fsio
-from incomingd.errors import Retry
+from incomingd.errors import Obstructed, Retry
 from incomingd.fsio import taking
-from incomingd.intake.seal import seal
+from incomingd.intake.room import Room
 from incomingd.model import Seal
-from tests.intake.conftest import NOBODY, Inbox, as_nobody, needs_root
+from tests.intake.conftest import NOBODY, Inbox, as_nobody, changes_text, needs_root
 
 
 @pytest.fixture
@@ -31,8 +33,7 @@ def claimed(inbox: Inbox) -> Path:
 
 
 def seal_it(inbox: Inbox, name: str = "job-1") -> Seal:
-    upload = inbox.newest(name)
-    return seal(inbox.places, upload, inbox.queue, inbox.uploads.members(upload.id))
+    return inbox.seal(name)
 
 
 def sealed(inbox: Inbox, name: str = "job-1") -> dict[str, bytes]:
@@ -64,12 +65,47 @@ def test_sealing_twice_comes_to_the_same(inbox: Inbox, claimed: Path) -> None:
     assert seal_it(inbox) == first
 
 
-def test_a_second_try_does_not_have_a_higher_limit(make_inbox: Callable[..., Inbox]) -> None:
-    inbox = make_inbox(max_upload=1000)
-    inbox.rename_in("job-1", a_deb=b"a" * 600, b_deb=b"b" * 600)
-    inbox.look()
+def test_what_is_larger_than_listed_is_not_copied(inbox: Inbox, claimed: Path) -> None:
+    """However large it is: of a sparse file of a terabyte nothing is read."""
+    with (claimed / "hello.deb").open("r+b") as file:
+        file.truncate(1 << 40)
     for _ in range(2):
-        assert codes(seal_it(inbox)) == [("upload-too-large", "b.deb")]
+        result = seal_it(inbox)
+        assert codes(result) == [("size-mismatch", "hello.deb")]
+        assert "more than the 3 bytes that are listed" in result.problems[0].message
+        assert sorted(sealed(inbox)) == ["hello.changes"]
+
+
+def test_what_no_changes_lists_is_not_copied(inbox: Inbox, claimed: Path) -> None:
+    with (claimed / "core.img").open("wb") as file:
+        file.truncate(1 << 40)
+    result = seal_it(inbox)
+    assert (result.problems, result.left_out) == ((), ("core.img",))
+    assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+
+
+def test_of_a_package_without_a_changes_no_more_than_a_queue_allows(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = make_inbox(allow_bare_debs=True, signatures="optional", default_suite="stable", max_upload=1000)
+    for name, size in (("small", 600), ("large", 1 << 40)):
+        folder = inbox.path / name
+        folder.mkdir()
+        for file in ("a.deb", "b.deb"):
+            (folder / file).write_bytes(b"x" * min(size, 400))
+            os.truncate(folder / file, min(size, 1 << 40) if file == "a.deb" else 400)
+        inbox.hints.arrived("default", name, renamed_in=True)
+    inbox.look()
+    assert codes(seal_it(inbox, "small")) == []
+    assert codes(seal_it(inbox, "large")) == [("upload-too-large", None)]
+    assert sealed(inbox, "large") == {}
+
+
+def test_more_changes_than_a_queue_allows(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = make_inbox(max_changes=1)
+    inbox.rename_in("job-1", hello_deb=b"deb")
+    (inbox.path / "job-1/other.changes").write_text("")
+    inbox.look()
+    assert codes(seal_it(inbox)) == [("too-many-changes", None)]
+    assert sealed(inbox) == {}
 
 
 def test_what_a_writer_still_holds_open_does_not_reach_the_seal(inbox: Inbox) -> None:
@@ -189,13 +225,22 @@ def test_a_package_with_a_bad_name_is_refused_where_it_would_be_the_upload(
 
 def test_all_that_is_wrong_is_told_at_once(inbox: Inbox, claimed: Path) -> None:
     os.mkfifo(claimed / "pipe.deb")
-    (claimed / "a b.changes").write_text("")
+    (claimed / "hello.deb").unlink()
+    (claimed / "hello.deb").mkdir()
     (claimed / "link deb").symlink_to("/etc/passwd")
-    assert sorted(code for code, _ in codes(seal_it(inbox))) == [
-        "bad-file-name",
-        "not-regular-file",
-        "not-regular-file",
+    assert codes(seal_it(inbox)) == [
+        ("not-regular-file", "hello.deb"),
+        ("not-regular-file", "link deb"),
+        ("not-regular-file", "pipe.deb"),
     ]
+
+
+def test_of_other_files_nothing_is_told_while_the_changes_is_in_doubt(inbox: Inbox, claimed: Path) -> None:
+    os.mkfifo(claimed / "pipe.deb")
+    (claimed / "a b.changes").write_text("")
+    (claimed / "c.changes").symlink_to("/etc/passwd")
+    assert codes(seal_it(inbox)) == [("bad-file-name", "a b.changes"), ("not-regular-file", "c.changes")]
+    assert sorted(sealed(inbox)) == ["hello.changes"]
 
 
 def test_temporary_files_of_transfers_are_left_out(inbox: Inbox, claimed: Path) -> None:
@@ -240,7 +285,7 @@ def test_a_file_that_grows_while_it_is_copied_meets_the_limit(
     monkeypatch.setattr(taking.os, "fstat", fstat_then_grow)
     result = seal_it(inbox)
     monkeypatch.undo()
-    assert codes(result) == [("upload-too-large", "hello.deb")]
+    assert codes(result) == [("size-mismatch", "hello.deb")]
     assert all(len(content) <= 1 << 20 for content in sealed(inbox).values())
 
 
@@ -257,9 +302,94 @@ def test_a_full_disk_is_not_the_uploaders_fault(inbox: Inbox, claimed: Path, mon
 
 def test_a_link_that_an_interrupted_try_left_is_refused(inbox: Inbox, claimed: Path) -> None:
     seal_it(inbox)
-    (inbox.places.sealed(1) / "x.deb").symlink_to("/etc/passwd")
-    assert codes(seal_it(inbox)) == [("not-regular-file", "x.deb")]
-    assert sorted(sealed(inbox)) == ["hello.changes", "hello.deb"]
+    (inbox.places.sealed(1) / "hello.deb").unlink()
+    (inbox.places.sealed(1) / "hello.deb").symlink_to("/etc/passwd")
+    assert codes(seal_it(inbox)) == [("not-regular-file", "hello.deb")]
+    assert sorted(sealed(inbox)) == ["hello.changes"]
+
+
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EIO, errno.ETXTBSY, errno.ESTALE])
+@pytest.mark.parametrize("act", ["open", "read"])
+def test_a_file_that_cannot_be_read_now_is_the_uploads_own_fault(
+    inbox: Inbox, claimed: Path, monkeypatch: pytest.MonkeyPatch, error: int, act: str
+) -> None:
+    """As with a write lease on it. What was copied before is removed, and nothing else is lost."""
+    (claimed / "hello.deb").rename(claimed / "z.deb")
+    os.link(claimed / "z.deb", claimed / "hello.deb")
+    (claimed / "hello.changes").write_text(changes_text(hello_deb=3, z_deb=3))
+    os.link(claimed / "hello.changes", inbox.folder / "changes")
+    with monkeypatch.context() as patch:
+        failing(patch, act, "z.deb", error)
+        with pytest.raises(Obstructed, match="cannot be read") as raised:
+            seal_it(inbox)
+    assert (raised.value.problem.code, raised.value.problem.file) == ("file-busy", "z.deb")
+    assert sorted(sealed(inbox)) == ["hello.changes"]
+    assert sorted(path.name for path in claimed.iterdir()) == ["hello.changes", "hello.deb", "z.deb"]
+    assert seal_it(inbox).problems == ()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_not_the_uploads_fault(
+    inbox: Inbox, claimed: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, "open", "hello.deb", error)
+        with pytest.raises(Retry):
+            seal_it(inbox)
+    assert seal_it(inbox).problems == ()
+
+
+def failing(patch: pytest.MonkeyPatch, act: str, name: str, error: int) -> None:
+    """Have the system fail to open, or to read, the file of that name."""
+    opened: set[int] = set()
+    real_open, real_read = os.open, os.read
+
+    def open_(path: Any, *args: Any, **kwargs: Any) -> int:
+        if act == "open" and path == name:
+            raise OSError(error, os.strerror(error))
+        fd = real_open(path, *args, **kwargs)
+        opened.discard(fd)
+        if path == name:
+            opened.add(fd)
+        return fd
+
+    def read(fd: int, count: int) -> bytes:
+        if fd in opened:
+            raise OSError(error, os.strerror(error))
+        return real_read(fd, count)
+
+    patch.setattr(os, "open", open_)
+    patch.setattr(os, "read", read if act == "read" else real_read)
+
+
+def test_room_is_made_sure_of_before_anything_is_copied(
+    inbox: Inbox, claimed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.link(claimed / "hello.deb", inbox.folder / "kept")
+    os.link(claimed / "hello.changes", inbox.folder / "changes")
+    total, wanted = 1000, 3 + (claimed / "hello.changes").stat().st_size
+    free = [wanted]
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free[0], f_frsize=1, f_blocks=total))
+    with pytest.raises(Retry, match="make room"):
+        seal_it(inbox)
+    assert sealed(inbox) == {}
+    free[0] = wanted + total // 20
+    assert seal_it(inbox).problems == ()
+
+
+def test_room_that_one_upload_was_promised_no_other_one_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room()
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1000, f_frsize=1, f_blocks=1000))
+    with room.reserve(tmp_path, 500) as first:
+        with pytest.raises(Retry), room.reserve(tmp_path, 500):
+            pass
+        first.used(100)
+        with room.reserve(tmp_path, 500) as second:
+            second.used(600)  # more than it was promised takes nothing from others
+            with pytest.raises(Retry), room.reserve(tmp_path, 600):
+                pass
+    with room.reserve(tmp_path, 950):
+        pass
 
 
 def test_a_claim_that_has_vanished_is_told_of(inbox: Inbox, claimed: Path) -> None:
@@ -279,7 +409,7 @@ def test_a_file_that_the_daemon_may_not_read_says_what_to_do(
     for path in (inbox.state, *inbox.state.rglob("*")):
         if path != claim / "hello.deb":
             os.chown(path, NOBODY, NOBODY)
-    result = as_nobody(lambda: seal(inbox.places, inbox.newest("job-1"), inbox.queue, None))
+    result = as_nobody(lambda: inbox.seal("job-1"))
     assert codes(result) == [("unreadable-file", "hello.deb")]
     assert "umask" in result.problems[0].message
     assert [entry.name for entry in result.files] == ["hello.changes", "other.deb"]

@@ -7,6 +7,7 @@ from incomingd.model import Digests, FileEntry
 
 T0 = datetime(2026, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def package(name: str, version: str, arch: str = "amd64") -> tuple[Package, PoolFile]:
@@ -41,10 +42,10 @@ def test_a_superseded_file_is_unused_from_then_on_and_never_forgotten(catalogue:
     publish(catalogue, 1, T0, ("hello", "1", "amd64"))
     publish(catalogue, 2, T0 + DAY, ("hello", "2", "amd64"))
     old = package("hello", "1")[1].path
-    assert catalogue.unused_before(T0 + DAY, 10) == [old]
-    assert catalogue.unused_before(T0, 10) == []
+    assert catalogue.unused_before(T0 + DAY, NEVER, 10) == [old]
+    assert catalogue.unused_before(T0, NEVER, 10) == []
     catalogue.set_gone([old], T0 + 2 * DAY)
-    assert catalogue.unused_before(T0 + 9 * DAY, 10) == []
+    assert catalogue.unused_before(T0 + 9 * DAY, NEVER, 10) == []
     kept = catalogue.pool_file(old)
     assert kept is not None
     assert kept.gone
@@ -56,7 +57,7 @@ def test_a_file_that_one_index_still_lists_is_in_use(catalogue: Catalogue) -> No
     catalogue.add_pool_files([file], None, T0)
     catalogue.add_packages([one], None, T0)
     catalogue.apply("stable", 2, [(Change(section="main/binary-amd64", name="hello", package=one.key), None)], T0)
-    assert catalogue.unused_before(T0 + DAY, 10) == []
+    assert catalogue.unused_before(T0 + DAY, NEVER, 10) == []
 
 
 def test_what_a_crash_left_in_the_pool_is_known(catalogue: Catalogue) -> None:

@@ -35,7 +35,7 @@ def test_nobody_waits_for_one_whatever_stage_it_is_in(uploads: Uploads) -> None:
     queued(uploads, "second")
     assert head(uploads) == ["first", "second"]
     assert [upload.name for upload in uploads.open()] == ["first", "second", "late", "unchecked", "checking"]
-    assert [one.delayed for one in uploads.line()] == [False, False, True, True, True]
+    assert [one.passed_over for one in uploads.line()] == [False, False, True, True, True]
 
 
 def test_the_order_is_that_of_becoming_due(uploads: Uploads, delays: Delays) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from incomingd.config import ArchiveConfig, PublishConfig, SuiteConfig
+from incomingd.config import PublishConfig, SuiteConfig
 from incomingd.journal.generations import IndexFile
 from incomingd.publish import blocks, xz
 from incomingd.publish.release import release_text
@@ -59,10 +59,16 @@ class Repository:
     def publish(self) -> None:
         shutil.rmtree(self.dist, ignore_errors=True)
         files = [file for section, stanzas in self.indexes.items() for file in self._section(section, stanzas)]
-        suite = SuiteConfig(name="stable", codename="stable", architectures=("amd64",))
+        suite = SuiteConfig(
+            name="stable",
+            suite="stable",
+            codename="stable",
+            origin="Example",
+            label="Example",
+            architectures=("amd64",),
+        )
         self.at += timedelta(seconds=1)
-        archive = ArchiveConfig(origin="Example", label="Example")
-        text = release_text(archive, suite, files, self.at, sha512=self.sha512)
+        text = release_text(suite, files, self.at, sha512=self.sha512)
         signed = self.signer.sign(text)
         (self.dist / "Release").write_bytes(text)
         (self.dist / "InRelease").write_bytes(signed.inrelease)

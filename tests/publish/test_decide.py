@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from incomingd.model import (
     FileEntry,
     SourcePackage,
 )
-from incomingd.publish.decide import Decision, Overlay, decide
+from incomingd.publish.decide import decide
+from incomingd.publish.overlay import Decision, Overlay
 
 
 def config(extra: str = "") -> Config:
@@ -42,8 +43,11 @@ class Empty:
     def listed(self, suite: str, name: str) -> list[Listed]:
         return []
 
-    def published_changes(self, sha256: str) -> str | None:
-        return None
+    def listed_many(self, suite: str, names: Collection[str]) -> dict[str, list[Listed]]:
+        return {}
+
+    def was_published(self, changes: CheckedChanges) -> bool:
+        return False
 
     def has_source(self, source: str, version: str) -> bool:
         return False
@@ -97,6 +101,7 @@ def upload(
     return (
         CheckedChanges(
             file=entry(name, repr(packages)),
+            identity=f"{name} {packages!r}",
             source="hello",
             version=packages[0].version,
             distribution="stable",
@@ -132,6 +137,12 @@ CASES: list[tuple[str, Callable[[], Overlay], tuple[CheckedChanges, ...], str]] 
     ("an equal version, spelled otherwise", lambda: after(FIRST), upload(binary("1.00")), "same-version-other-content"),
     ("one moved to another component", lambda: after(FIRST), upload(binary(component="contrib")), "same-version"),
     ("a replay of what was superseded", lambda: after(FIRST, upload(binary("2.0"))), FIRST, "replayed"),
+    (
+        "a replay in other armor",
+        lambda: after(FIRST, upload(binary("2.0"))),
+        tuple(replace(one, file=entry("hello_1.0.changes", "armored otherwise")) for one in FIRST),
+        "replayed",
+    ),
     ("an orig that is nowhere", after, upload(source(with_orig=False)), "missing-orig"),
     ("an orig other than the pool's", lambda: after(upload(source())), upload(source("1.0-2", "!")), "pool-conflict"),
     ("a suite that is gone", after, upload(binary(), suites=("gone",)), "unknown-distribution"),

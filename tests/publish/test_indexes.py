@@ -62,7 +62,7 @@ class Index:
         changes = {name: new for name, new in changes.items() if new is not None or name in self.stanzas}
         self.generation += 1
         self.folder = self.root / str(self.generation)
-        (self.folder / "by-hash/SHA256").mkdir(parents=True)
+        self.folder.mkdir()
         self.files, run = self._writer.write(SUITE, SECTION, self._view, changes, self.folder, anew=anew)
         if fails:
             self._blocks.sweep()

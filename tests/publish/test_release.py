@@ -1,19 +1,23 @@
 """The Release file, as text and as python-debian reads it; apt itself reads it in test_apt."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from debian.deb822 import Release
 
-from incomingd.config import ArchiveConfig, SuiteConfig
+from incomingd.config import SuiteConfig
 from incomingd.journal.generations import IndexFile
 from incomingd.publish.release import release_date, release_text
 
 AT = datetime(2026, 11, 23, 8, 0, 0, 999999, UTC)
-ARCHIVE = ArchiveConfig(origin="Example: ünïcode", label="Example", description="Packages of team A")
 SUITE = SuiteConfig(
-    name="stable",
+    name="bookworm",
+    suite="stable",
     codename="bookworm",
+    origin="Example: ünïcode",
+    label="Example",
+    description="Packages of team A",
     components=("main", "contrib"),
     architectures=("amd64", "all", "arm64", "source"),
 )
@@ -25,7 +29,7 @@ FILES = [
 
 
 def test_the_whole_text() -> None:
-    assert release_text(ARCHIVE, SUITE, FILES, AT, sha512=False).decode() == (
+    assert release_text(SUITE, FILES, AT, sha512=False).decode() == (
         "Origin: Example: ünïcode\nLabel: Example\nSuite: stable\nCodename: bookworm\n"
         "Date: Mon, 23 Nov 2026 08:00:00 UTC\nAcquire-By-Hash: yes\nArchitectures: amd64 arm64\n"
         "Components: main contrib\nDescription: Packages of team A\nSHA256:\n"
@@ -36,26 +40,26 @@ def test_the_whole_text() -> None:
 
 
 def test_the_order_of_files_does_not_matter() -> None:
-    one = release_text(ARCHIVE, SUITE, FILES, AT, sha512=True)
-    assert one == release_text(ARCHIVE, SUITE, FILES[::-1], AT, sha512=True)
+    one = release_text(SUITE, FILES, AT, sha512=True)
+    assert one == release_text(SUITE, FILES[::-1], AT, sha512=True)
 
 
 def test_python_debian_reads_it() -> None:
-    release = Release(release_text(ARCHIVE, SUITE, FILES, AT, sha512=True))
+    release = Release(release_text(SUITE, FILES, AT, sha512=True))
     assert release["Suite"] == "stable"
     assert [row["name"] for row in release["SHA512"]] == sorted(file.path for file in FILES)
     assert {row["sha256"] for row in release["SHA256"]} == {file.sha256 for file in FILES}
 
 
 def test_what_is_not_set_is_not_there() -> None:
-    text = release_text(ArchiveConfig(label=" ", origin=""), SUITE, [], AT, sha512=False)
+    text = release_text(replace(SUITE, label=" ", origin="", description=None), [], AT, sha512=False)
     assert text.startswith(b"Suite: stable\n")
     assert text.endswith(b"Components: main contrib\nSHA256:\n")
 
 
 def test_a_digest_that_is_missing_is_a_bug() -> None:
     with pytest.raises(ValueError, match=r"Packages has no SHA512"):
-        release_text(ARCHIVE, SUITE, [IndexFile(path="main/Packages", size=1, sha256="a" * 64)], AT, sha512=True)
+        release_text(SUITE, [IndexFile(path="main/Packages", size=1, sha256="a" * 64)], AT, sha512=True)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,13 @@ import json
 import os
 import stat
 import threading
+from datetime import timedelta
 from functools import partial
 
+import pytest
+
 from incomingd.model import Operation, OperationKind, Upload
+from incomingd.report import reporter
 from incomingd.states import Stage
 from tests.report.conftest import Desk
 from tests.support.instance import until
@@ -22,6 +26,7 @@ def test_an_upload_has_its_files_from_the_first_sight_on(desk: Desk) -> None:
         "name": "job-1234",
         "id": upload.id,
         "queue": "default",
+        "uploader": None,
         "state": 0,
         "state_name": "PENDING",
         "stage": "receiving",
@@ -247,3 +252,28 @@ def is_told(desk: Desk, upload: Upload, stage: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return bool(desk.by_id(upload)["stage"] == stage)
     return False
+
+
+def test_files_of_uploads_that_ended_long_ago_leave_some_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "_ROUND", 0.0)  # there is no pause between two rounds
+    for number in range(120):
+        desk.reject(desk.check(f"old-{number}"))
+    again = desk.queue("old-7")  # the name is in use again
+    desk.reporter.report(whole=True)
+    for rounds in (1, 2, 3):
+        desk.reporter.tidy(86400.0, desk.now() + timedelta(days=1, seconds=1))
+        left = len(list((desk.status / "by-id").iterdir()))
+        assert left == max(121 - 50 * rounds, 1)
+    assert sorted(path.name for path in desk.status.iterdir()) == ["by-id", "index.json", "old-7.json"]
+    assert desk.file("old-7") == desk.by_id(again)
+    desk.restart()
+    desk.reporter.report(whole=True)
+    assert [path.name for path in (desk.status / "by-id").iterdir()] == [f"{again.id}.json"]
+    assert len(desk.names("ended")) == 120
+
+
+def test_files_stay_for_good_where_that_is_wanted(desk: Desk) -> None:
+    upload = desk.reject(desk.check("old"))
+    desk.reporter.report(whole=True)
+    desk.reporter.tidy(0.0, desk.now() + timedelta(days=10_000))
+    assert desk.by_id(upload) == desk.file("old")

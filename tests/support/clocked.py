@@ -6,6 +6,7 @@ no clock, are run as they are.
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ from incomingd import daemon
 from incomingd.pipeline import Pipeline
 
 
-def run(ahead: Path) -> None:
-    def clock() -> datetime:
-        return datetime.now(UTC) + timedelta(days=float(ahead.read_text()))
+def clock_of(ahead: Path) -> Callable[[], datetime]:
+    """The clock that ``ahead`` moves."""
+    return lambda: datetime.now(UTC) + timedelta(days=float(ahead.read_text()))
 
-    daemon.Pipeline = partial(Pipeline, clock=clock)  # type: ignore[assignment,misc]  # called in the same way
+
+def run(ahead: Path) -> None:
+    daemon.Pipeline = partial(Pipeline, clock=clock_of(ahead))  # type: ignore[assignment,misc]  # called in the same way
     daemon.main(sys.argv[1:])
 
 

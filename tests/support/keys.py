@@ -36,11 +36,13 @@ class Keys:
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout
 
-    def make(self, name: str = "Builder", *, expires: str = "never", options: tuple[str, ...] = ()) -> str:
-        """An ed25519 key that signs; its fingerprint."""
+    def make(
+        self, name: str = "Builder", *, expires: str = "never", options: tuple[str, ...] = (), usage: str = "sign"
+    ) -> str:
+        """An ed25519 key, which signs unless ``usage`` says otherwise; its fingerprint."""
         user = f"{name} <{name.lower().replace(' ', '.')}@example.org>"
         said = self.gpg(
-            *options, *("--status-fd", "1", "--passphrase", "", "--quick-gen-key", user, "ed25519", "sign", expires)
+            *options, *("--status-fd", "1", "--passphrase", "", "--quick-gen-key", user, "ed25519", usage, expires)
         )
         created = next(line for line in said.decode().splitlines() if " KEY_CREATED " in line)
         return created.split()[-1]

@@ -31,7 +31,8 @@ http {{
         root {root};
         autoindex on;
         location ~ /\\. {{ deny all; }}
-        location ~ ^/(pool|dists/.*/by-hash)/.*[^/]$ {{ expires 30d; }}
+        location ~ ^/dists/.*/by-hash/.*[^/]$ {{ expires 30d; }}
+        location ~ ^/pool/.*[^/]$ {{ expires 1d; }}
         location ~ /(InRelease|Release|Release\\.gpg)$ {{ add_header Cache-Control no-cache; }}
     }}
 }}

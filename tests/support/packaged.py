@@ -30,8 +30,7 @@ StartLimitIntervalSec=0
 ExecStart=
 ExecStart={bin}/incomingd --config {config}
 ExecReload=
-ExecReload={bin}/incomingd --config {config} --check-config
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload={bin}/incomingctl --config {config} reload
 RestartSec=0
 {visible}
 """

@@ -54,7 +54,8 @@ def binary(
         tree = Path(temporary) / "tree"
         (tree / "DEBIAN").mkdir(parents=True)
         tree.chmod(0o755)
-        (tree / "DEBIAN/control").write_text(control_text(package, version, architecture, source, fields or {}))
+        text = control_text(package, version, architecture, source, fields or {})
+        (tree / "DEBIAN/control").write_bytes(text.encode("utf-8", "surrogateescape"))
         doc = tree / f"usr/share/doc/{package}"
         doc.mkdir(parents=True)
         (doc / "README").write_text(f"{package} {version}\n{content}")

@@ -1,11 +1,13 @@
 """A real systemd as process 1 of namespaces of its own: it shares nothing with this machine but programs and kernel."""
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -119,6 +121,30 @@ class PrivateSystemd:
             raise AssertionError(f"{' '.join(map(str, command))} ended with {done.returncode}: {said}")
         return done
 
+    @contextlib.contextmanager
+    def memory_limit(self, unit: str, most: int) -> Iterator[Callable[[], int]]:
+        """Give a service that runs so many bytes; the function tells how many processes the kernel has killed for it.
+
+        By ``MemoryMax=``; or, if this machine has memory in the first version's hierarchy, by a group of that: the
+        kernel kills in the same way, and systemd sees no more than a process that was killed.
+        """
+        unified = self._cgroup / "system.slice" / unit
+        if (unified / "memory.max").exists():
+            self.systemctl("set-property", "--runtime", unit, f"MemoryMax={most}", "MemorySwapMax=0")
+            yield lambda: _counted(unified / "memory.events")
+            return
+        group = Path(tempfile.mkdtemp(prefix="incomingd-test-", dir="/sys/fs/cgroup/memory"))
+        (group / "memory.limit_in_bytes").write_text(str(most))
+        try:
+            for pid in (unified / "cgroup.procs").read_text().split():
+                (group / "cgroup.procs").write_text(pid)
+            yield lambda: _counted(group / "memory.oom_control")
+        finally:
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (group.parent / "cgroup.procs").write_text(pid)
+            until(lambda: _removed(group), "the end of a memory group")
+
     def systemctl(self, *words: str) -> str:
         """What ``systemctl`` says; it must end well."""
         return self.run("systemctl", "--no-pager", *words).stdout.decode()
@@ -126,6 +152,18 @@ class PrivateSystemd:
     def write(self, path: Path | str, text: str) -> None:
         """A file in there."""
         self.run("install", "-D", "-m", "0644", "/dev/stdin", path, data=text.encode())
+
+
+def _counted(events: Path) -> int:
+    return int(re.findall(r"^oom_kill (\d+)$", events.read_text(), re.MULTILINE)[0])
+
+
+def _removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _require() -> None:

@@ -158,7 +158,7 @@ def faults(keys: Strangers) -> dict[tuple[str, bool], Callable[[Draft], None]]:
 
 def gather(folder: Path, keys: Keys, key: str, *, count: int, seed: int) -> list[Case]:
     """``count`` uploads in the order of a seeded dice: a tenth bad, a tenth racing, and the others good."""
-    strangers = Strangers(unknown=keys.make("Stranger"), expired=keys.make_expired())
+    strangers = Strangers(unknown=keys.make("Storm Stranger"), expired=keys.make_expired("Storm Expired"))
     made = [
         *_bad(folder, keys, key, strangers, count // 10),
         *_racing(folder, keys, key, count // 10),

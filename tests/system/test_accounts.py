@@ -64,7 +64,7 @@ def test_they_cannot_read_or_remove_what_the_other_sent(plain: Packaged, builds:
     for attempt in (f"cat {INCOMING}/secret/*.deb", f"mv {INCOMING}/secret {INCOMING}/mine", f"ls {INCOMING}/secret"):
         tried = plain.systemd.run("sh", "-c", attempt, user=MARK, groups="incomingd", check=False)
         assert tried.returncode != 0, attempt
-    assert plain.status("secret")["stage"] == "receiving"
+    until(lambda: plain.status("secret").get("stage") == "receiving", "it to be seen")
 
 
 def test_a_client_that_sends_modes_waits_and_health_says_why(plain: Packaged, builds: Builder) -> None:

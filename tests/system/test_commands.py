@@ -126,7 +126,18 @@ def test_all_problems_are_told_together_wherever_one_looks(instance: Instance, b
     for problem in problems:
         assert all(f"{problem['file']}: {problem['message']} [{problem['code']}]" in place for place in places)
     (message,) = (problem["message"] for problem in problems if problem["code"] == "unknown-distribution")
-    assert message == 'Distribution has "nowhere", and known are stable; correct the changelog\'s distribution'
+    assert message == (
+        'Distribution has "nowhere", which no suite takes (stable takes stable); name one of these in the '
+        "changelog, or in incomingctl submit --suite; or have the operator add the word to the suite's accepts"
+    )
+
+
+def test_a_verb_that_is_misspelt(instance: Instance) -> None:
+    near = instance.ctl("statsu")
+    assert (near.returncode, near.stdout) == (2, "")
+    assert 'There is no verb "statsu". Did you mean "status"?' in near.stderr
+    assert "Did you mean" not in instance.ctl("frobnicate\x1b[31m").stderr
+    assert "\x1b" not in instance.ctl("frobnicate\x1b[31m").stderr
 
 
 @pytest.mark.parametrize(
@@ -262,6 +273,33 @@ def test_a_key_file_that_is_none_is_refused(idle: Instance, tmp_path: Path) -> N
     assert "no OpenPGP public key" in done.stderr
 
 
+def test_a_key_by_which_nothing_can_be_uploaded_is_told(idle: Instance, keys: Keys) -> None:
+    revoked, certificate = keys.make_revoked()
+    keys.revoke(certificate)
+    expected = {
+        keys.make_expired(): "it expired on 2020-01-02",
+        revoked: "it is revoked or disabled",
+        keys.make("Chief", usage="cert"): "none of its keys is one for signing",
+    }
+    for key, fault in expected.items():
+        done = idle.ctl("trust", keys.public(key))
+        assert done.returncode == 0
+        assert f"trusted: {key}" in done.stdout
+        assert f"warning: {key}: {fault}, so no upload" in done.stderr
+        (facts,) = json.loads(idle.ctl("trust", keys.public(key), "--json").stdout)
+        assert (facts["fingerprint"], facts["fault"]) == (key, fault)
+    good = idle.ctl("trust", keys.public(keys.make("Good")))
+    assert (good.returncode, good.stderr) == (0, "")
+
+
+def test_the_archives_own_key_among_the_uploaders_is_told(tmp_path: Path, keys: Keys, idle: Instance) -> None:
+    assert "warning: " in idle.ctl("trust", idle.keyring).stderr
+    own = keys.make("Joan")
+    done = ctl("init", tmp_path / "own", "--signing-key", own, "--trust", keys.public(own), home=keys.home)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {own}: it is the archive's own signing key" in done.stderr
+
+
 # -- fsck -------------------------------------------------------------------------------------------------------------
 
 DEB = "archive/pool/main/h/hello/hello_1.0-1_amd64.deb"
@@ -284,6 +322,16 @@ def scribble(file: Path) -> None:
     file.write_bytes(data[:10] + b"\xff" * (len(data) - 10))
 
 
+BY_HASH = "archive/dists/.generations/stable/by-hash"
+
+
+def superseded(root: Path) -> Path:
+    """An index that the current generation does not list any more."""
+    current = [line.split() for line in (root / "archive/dists/stable/InRelease").read_text().splitlines()]
+    listed = {words[0] for words in current if words[-1:] and words[-1].startswith("main/binary-amd64/")}
+    return next(p for p in (root / BY_HASH).glob("main/binary-amd64/SHA256/*") if p.name not in listed)
+
+
 DAMAGES = {
     "a pool file is cut": (lambda root: truncate(root / DEB), "", r"hello_1.0-1_amd64.deb: has \d+ bytes"),
     "a pool file is gone": (lambda root: (root / DEB).unlink(), "", "hello_1.0-1_amd64.deb: is missing"),
@@ -292,6 +340,18 @@ DAMAGES = {
     "an index is cut": (lambda root: truncate(root / PACKAGES), "", r"Packages.gz: has \d+ bytes"),
     "a bit of an index": (lambda root: flip(root / PACKAGES), "--deep", "Packages.gz: its bytes"),
     "an index of nothing known": (lambda root: scribble(root / PACKAGES), "--deep", "Packages.gz: cannot be unpacked"),
+    "an index by hash is cut": (
+        lambda root: truncate(next((root / BY_HASH).glob("main/source/SHA256/*"))),
+        "",
+        r"/by-hash/SHA256/[0-9a-f]+: has \d+ bytes",
+    ),
+    "a superseded index is gone": (lambda root: superseded(root).unlink(), "", "is missing, and a client"),
+    "a bit of a superseded index": (lambda root: flip(superseded(root)), "--deep", "not those that were published"),
+    "a stray under by-hash": (
+        lambda root: (root / BY_HASH / "main/source/SHA256/stray").touch(),
+        "",
+        "stray: lies under by-hash and the journal does not know it",
+    ),
     "another InRelease": (
         lambda root: flip(root / "archive/dists/stable/InRelease"),
         "",

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +42,25 @@ def test_uploads_come_in_and_wait_while_publishing_is_on_hold(instance: Instance
     done(instance, "release")
     instance.succeeded(name)
     until(lambda: instance.health() == "ok: ", "the end of the hold")
+
+
+def test_versions_that_wait_together_are_told_which_one_is_listed(instance: Instance, builder: Builder) -> None:
+    done(instance, "hold")
+    names = []
+    for version in ("1.0-1", "1.0-2", "1.0-3"):
+        names.append(builder.upload("hello", version).send_directory(instance.incoming))
+        queued(instance, names[-1])
+    other = builder.upload("other", "1.0-1").send_directory(instance.incoming)
+    queued(instance, other)
+    done(instance, "release")
+    ended = [instance.succeeded(name) for name in (*names, other)]
+    assert [one.get("superseded_by") for one in ended] == ["1.0-3", "1.0-3", None, None]
+    assert len({one["published"]["suites"]["stable"]["generation"] for one in ended}) == 1
+    assert ended[0]["log"][-1]["message"].endswith("; superseded by 1.0-3 in the same generation")
+    # What was published alone was listed for a time, and stays as it is told.
+    later = builder.upload("hello", "1.0-4").send_directory(instance.incoming)
+    assert "superseded_by" not in instance.succeeded(later)
+    assert "superseded_by" not in instance.status(names[-1])  # type: ignore[operator]
 
 
 def test_what_is_wrong_with_an_upload_is_told_while_on_hold(instance: Instance, builder: Builder) -> None:
@@ -244,15 +262,27 @@ def test_a_retry_has_a_sequence_number_of_its_own(instance: Instance, builder: B
     assert instance.failed("first") == ["version-not-newer"]
 
 
-def test_retry_of_a_rejected_upload_when_its_key_is_trusted(
-    instance: Instance, builder: Builder, tmp_path: Path
-) -> None:
+def test_an_upload_by_a_key_that_is_trusted_now_is_sent_again(instance: Instance, builder: Builder) -> None:
+    """Only its .changes is kept of one that was not authorised."""
     stranger = builder.keys.make("Carl Newcomer")
-    name = builder.upload("hello", "1.0-1", key=stranger).send_directory(instance.incoming)
+    upload = builder.upload("hello", "1.0-1", key=stranger)
+    name = upload.send_directory(instance.incoming)
     assert instance.failed(name)
     done(instance, "trust", str(builder.keys.public(stranger)))
+    retried = instance.ctl("retry", name)
+    assert retried.returncode == 1
+    assert "send the whole upload again" in retried.stderr
+    upload.send_directory(instance.incoming)
+    until(lambda: (instance.status(name) or {}).get("stage") == "published", "it to be published")
+
+
+def test_retry_of_a_rejected_upload_when_its_suite_is_there(instance: Instance, builder: Builder) -> None:
+    name = builder.upload("hello", "1.0-1", distribution="rare").send_directory(instance.incoming)
+    assert instance.failed(name) == ["unknown-distribution"]
     old = instance.status(name)
     assert old
+    instance.set("suites.stable", accepts=["stable", "rare"])
+    done(instance, "reload")
     done(instance, "retry", f"#{old['id']}")
     until(lambda: (instance.status(name) or {}).get("stage") == "published", "it to be published")
     again = instance.ctl("retry", name)
@@ -277,3 +307,39 @@ def test_a_retry_that_cannot_be(instance: Instance, builder: Builder, gone: bool
     refused = instance.ctl("retry", name)
     assert refused.returncode == 1
     assert ("nothing is kept" if gone else "is there already") in refused.stderr
+
+
+def test_reload_returns_when_the_configuration_is_in_force(instance: Instance, builder: Builder) -> None:
+    refused = builder.upload("hello", "1.0-1", distribution="mars")
+    assert instance.failed(refused.send_directory(instance.incoming)) == ["unknown-distribution"]
+    instance.set("suites.stable", accepts=["stable", "mars"])
+    done = instance.ctl("reload")
+    assert (done.returncode, done.stdout) == (0, "the configuration is in force\n")
+    instance.succeeded(builder.upload("world", "1.0-1", distribution="mars").send_directory(instance.incoming))
+
+
+def test_reload_of_a_broken_configuration_says_what_is_wrong(instance: Instance) -> None:
+    before = instance.config.read_text()
+    instance.set("publish", batch=0)
+    done = instance.ctl("reload")
+    assert done.returncode == 2
+    assert "batch: is 0; must be a whole number" in done.stderr
+    assert instance.health() == "ok: "
+    instance.config.write_text(before)
+    assert instance.ctl("reload").returncode == 0
+
+
+def test_reload_while_the_service_is_halted(instance: Instance) -> None:
+    before = instance.config.read_text()
+    instance.set("archive", signing_keys=["0" * 40])
+    assert instance.ctl("reload").returncode == 0
+    until(lambda: instance.health().startswith("halted"), "the halt")
+    instance.config.write_text(before)
+    assert instance.ctl("reload").returncode == 0
+    until(lambda: instance.health() == "ok: ", "the mending")
+
+
+def test_reload_without_a_daemon(idle: Instance) -> None:
+    done = idle.ctl("reload")
+    assert done.returncode == 1
+    assert "no incomingd runs" in done.stderr

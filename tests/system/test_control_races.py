@@ -107,7 +107,7 @@ def test_a_cancel_of_what_is_tried_again_and_again(
     def full(*_words: Any) -> Seal:
         raise Retry("no space left on device")
 
-    monkeypatch.setattr("incomingd.pipeline.checking.seal", full)
+    monkeypatch.setattr("incomingd.pipeline.checking.seal_texts", full)
     pipeline = Pipeline(load(idle.config))
     pipeline.start()
     try:

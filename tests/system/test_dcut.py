@@ -131,6 +131,14 @@ def test_what_was_taken_back_is_not_published_and_all_else_is(
     assert checked.returncode == 0, checked.stdout
 
 
+def test_what_was_taken_back_may_be_sent_again(held: Instance, waiting: Upload, command: Callable[..., str]) -> None:
+    """As with debianqueued: whoever takes back what broke on its way sends the same files once more."""
+    held.succeeded(command(f"cancel {waiting.changes.name}"))
+    assert held.failed(waiting.flat_name) == ["upload-cancelled"]
+    assert held.ctl("release").returncode == 0
+    held.succeeded(waiting.send_directory(held.incoming, "again"))
+
+
 def test_nobody_takes_back_what_others_sent(
     held: Instance, waiting: Upload, command: Callable[..., str], other_key: str
 ) -> None:
@@ -305,7 +313,8 @@ def test_a_directory_that_is_incomplete(
     until(lambda: all(stage(held, name) == "receiving" for name in ("mine", "mixed", "none")), "them to be seen")
     held.succeeded(command("cancel mine"))
     assert held.failed("mine") == ["upload-cancelled"]
-    assert [path.name for path in (held.state / "rejected").rglob("*.changes")] == [mine.changes.name]
+    # It is told first, and put aside after that.
+    until(lambda: [path.name for path in (held.state / "rejected").rglob("*.changes")] == [mine.changes.name], "it")
     for name in ("mixed", "none"):
         assert held.failed(command(f"cancel {name}")) == ["commands-refused"]
         assert stage(held, name) == "receiving"

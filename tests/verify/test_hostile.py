@@ -14,7 +14,7 @@ import zstandard
 
 from incomingd.publish.xz import compress, join
 from incomingd.verify.pool import Checkers
-from tests.verify.builders import NOW, Keys, Members, Upload, ar, codes, make_config, put, sealed, tar, told
+from tests.verify.builders import Keys, Members, Upload, ar, codes, in_pool, make_config, put, sealed, tar, told
 
 MIB = 1 << 20
 ORIG = "hello_1.0.orig.tar.gz"
@@ -146,11 +146,11 @@ HOSTILE: dict[str, tuple[set[str], Upload]] = {
     ),
     "a field of 50 MB": ({"text-too-large"}, Upload(changes=put("X-Odd", "a\n" + " aaaaaaaaa\n" * 5_000_000 + " b"))),
     "a field of 50 MB in a control file": (
-        {"bad-control-archive", "bad-compression"},
+        {"stanza-too-large", "bad-compression"},
         Upload(control=put("X-Odd", "a\n" + " aaaaaaaaa\n" * 5_000_000 + " b")),
     ),
     "200,000 dependencies": (
-        {"bad-relation", "bad-control-archive", "text-limit"},
+        {"bad-relation", "stanza-too-large", "text-limit"},
         Upload(control=put("Depends", ",\n ".join(["a (" * 5] * 60_000))),
     ),
 }
@@ -160,7 +160,8 @@ HOSTILE: dict[str, tuple[set[str], Upload]] = {
 def pool(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Checkers]:
     """One worker within 300 MB."""
     settings = {"service.workers": 1, "checks.worker_memory": "300M", "checks.max_text_file": "1M"}
-    made = Checkers(make_config(tmp_path_factory.mktemp("pool"), settings), keys.keyring.home)
+    everything = tmp_path_factory.getbasetemp()
+    made = Checkers(make_config(tmp_path_factory.mktemp("pool"), settings), keys.keyring.home, [everything])
     yield made
     made.close()
 
@@ -171,11 +172,11 @@ def test_it_is_rejected_and_the_next_is_fine(tmp_path: Path, keys: Keys, pool: C
     config = make_config(tmp_path, {"service.workers": 1, "checks.worker_memory": "300M", **upload.settings})
     pool.reload(config)
     seal = sealed(tmp_path / "hostile", upload.files(keys))
-    report = pool.check(tmp_path / "hostile", seal, config.queues[0], NOW)
+    report = in_pool(pool, tmp_path / "hostile", seal, config.queues[0])
     found = set(codes(report.problems))
     assert found & expected, "\n".join(told(report))[:2000]
     assert found <= {*expected, "file-lists-differ", "architecture-mismatch"}
     assert report.changes == ()
     seal = sealed(tmp_path / "honest", Upload().files(keys))
-    report = pool.check(tmp_path / "honest", seal, config.queues[0], NOW)
+    report = in_pool(pool, tmp_path / "honest", seal, config.queues[0])
     assert report.problems == (), "\n".join(told(report))

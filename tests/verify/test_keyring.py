@@ -1,13 +1,14 @@
 """Whom the daemon trusts: taken up from files, forgotten by fingerprint, judged by gpg's own word."""
 
 import subprocess
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from incomingd.errors import Retry
-from incomingd.verify.keyring import Keyring, KeyringError
+from incomingd.verify.keyring import MAX_FILE, Keyring, KeyringError
 from tests.verify.builders import Bench, Keys, Upload, codes
 
 
@@ -76,6 +77,21 @@ def test_a_subkey_goes_with_its_primary(bench: Bench, keys: Keys, keyring: Keyri
 def test_a_file_that_is_no_key(keyring: Keyring, file: bytes, why: str) -> None:
     with pytest.raises(KeyringError, match=why):
         keyring.trust(file)
+
+
+def test_what_is_not_a_key_never_gets_to_gpg(keys: Keys, keyring: Keyring) -> None:
+    packed = zlib.compress(keys.public("ada"))
+    compressed = b"\xc8\xff" + (1 + len(packed)).to_bytes(4, "big") + b"\x02" + packed
+    with pytest.raises(KeyringError, match="tag 8, compressed data; only keys are expected"):
+        keyring.trust(keys.public("bob") + compressed)
+    with pytest.raises(KeyringError, match="more than 64 MiB"):
+        keyring.trust(keys.public("bob") + bytes(MAX_FILE))
+    assert names(keyring) == []
+
+
+def test_text_around_an_armored_key_is_no_matter(keys: Keys, keyring: Keyring) -> None:
+    armored = [keys.gpg("--armor", "--export", keys.fingerprints[name]) for name in ("ada", "bob")]
+    assert len(keyring.trust(b"Our keys:\n\n" + b"and\n".join(armored) + b"--\nus\n")) == 2
 
 
 def test_a_secret_key_is_not_taken(keys: Keys, keyring: Keyring) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from incomingd.config import Config
-from incomingd.errors import Retry
+from incomingd.errors import Retry, WorkerKilled
 from incomingd.model import CheckReport, Seal
 from incomingd.verify.pool import Checkers
-from tests.verify.builders import NOW, Keys, Members, Upload, codes, make_config, sealed, tar, told
+from tests.support.instance import until
+from tests.verify.builders import Keys, Members, Upload, codes, in_pool, make_config, sealed, tar, told
 
 #: A worker that does something odd where the name of a file asks for it, and its work otherwise.
 _ODD = """
-import os, signal, sys, time
+import ctypes, os, signal, sys, time
 from incomingd.verify import check, worker
 
 real = check.check_binary
@@ -29,8 +31,9 @@ real = check.check_binary
 def odd(path, entry, context):
     word = path.with_name(path.name + ".odd")
     what = word.read_text() if word.exists() else ""
-    if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
-    if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
+    # 0: its own group, which is all that a worker may signal.
+    if what == "killed": os.kill(0, signal.SIGKILL)
+    if what == "segfault": ctypes.string_at(0)
     if what == "exit": os._exit(7)
     if what == "hang": time.sleep(3600)
     if what == "spin":
@@ -40,6 +43,9 @@ def odd(path, entry, context):
         with word.with_name("output").open("wb", buffering=0) as file:
             while True: file.write(bytes(1 << 16))
     if what == "bug": raise AssertionError("a bug")
+    if what == "denied":
+        while word.exists(): time.sleep(0.01)
+        raise PermissionError(13, "Permission denied")
     if what == "full": raise OSError(28, "No space left on device")
     return real(path, entry, context)
 
@@ -51,7 +57,7 @@ _NONSENSE = """
 import os, socket, struct
 from incomingd.verify import worker
 
-def work(s):
+def work(s, known):
     def send(kind, data): s.sendall(struct.pack(">Ic", len(data), kind) + data)
     send(b"H", b"")
     while True:
@@ -72,12 +78,13 @@ class Pool:
         self.config: Config = make_config(folder, {"service.workers": 1, **settings})
         command = (sys.executable, "-P", "-c", script) if script else None
         home = keys.keyring.home
-        self.checkers = Checkers(self.config, home, command=command) if command else Checkers(self.config, home)
+        more = {"command": command} if command else {}
+        self.checkers = Checkers(self.config, home, [folder], **more)
         self.count = 0
 
     def send(self, upload: Upload = Upload(), *, odd: str = "") -> CheckReport:  # noqa: B008
         folder, seal = self.seal(upload, odd=odd)
-        return self.checkers.check(folder, seal, self.config.queues[0], NOW)
+        return in_pool(self.checkers, folder, seal, self.config.queues[0])
 
     def seal(self, upload: Upload, *, odd: str = "") -> tuple[Path, Seal]:
         self.count += 1
@@ -134,7 +141,6 @@ def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
 @pytest.mark.parametrize(
     ("odd", "code", "found"),
     [
-        ("killed", "check-crashed", "ended with the signal SIGKILL"),
         ("segfault", "check-crashed", "ended with the signal SIGSEGV"),
         ("exit", "check-crashed", "ended with the status 7"),
         ("bug", "check-crashed", "by a bug of ours"),
@@ -157,12 +163,55 @@ def test_one_upload_is_lost_and_the_next_is_fine(make: Make, odd: str, code: str
     assert pool.fine()
 
 
+def test_a_worker_that_is_ended_from_outside_costs_no_upload(make: Make) -> None:
+    """Perhaps the kernel had no memory left: whether it is tried again is for the pipeline."""
+    pool = make(script=_ODD)
+    with pytest.raises(WorkerKilled) as raised:
+        pool.send(odd="killed")
+    problem = raised.value.problem
+    assert (problem.code, problem.file) == ("check-crashed", "hello_1.0-1_amd64.deb")
+    assert "ended with the signal SIGKILL" in problem.message
+    assert pool.fine()
+
+
 def test_what_sealing_found_is_told_too_when_a_worker_dies(make: Make) -> None:
     pool = make(script=_ODD)
-    folder, seal = pool.seal(Upload(), odd="killed")
+    folder, seal = pool.seal(Upload(), odd="segfault")
     problem = pool.send(Upload(by="mallory")).problems[0]
-    report = pool.checkers.check(folder, replace(seal, problems=(problem,)), pool.config.queues[0], NOW)
+    seal = replace(seal, problems=(replace(problem, file="other.deb"),))
+    report = in_pool(pool.checkers, folder, seal, pool.config.queues[0])
     assert codes(report.problems) == ["unknown-key", "check-crashed"]
+
+
+def replace_keyring(keys: Keys) -> None:
+    """By another file with the same bytes, as ``incomingctl trust`` does."""
+    public = keys.keyring.public
+    shutil.copy(public, public.with_name("copy"))
+    public.with_name("copy").rename(public)
+
+
+def test_a_worker_is_replaced_if_the_keyring_was(make: Make, keys: Keys) -> None:
+    pool = make()
+    before = children()
+    assert pool.fine()
+    worker = workers(before)
+    replace_keyring(keys)
+    assert pool.fine()
+    assert not workers(before) & worker
+
+
+def test_a_check_that_fails_while_the_keyring_is_replaced_is_made_again(make: Make, keys: Keys) -> None:
+    pool = make(script=_ODD)
+    before = children()
+    reports: list[CheckReport] = []
+    thread = threading.Thread(target=lambda: reports.append(pool.send(odd="denied")))
+    thread.start()
+    odd = pool.folder / "1/hello_1.0-1_amd64.deb.odd"
+    until(lambda: odd.exists() and workers(before), "a check")
+    replace_keyring(keys)
+    odd.unlink()
+    thread.join()
+    assert not reports[0].problems
 
 
 def test_a_full_disk_is_not_the_uploads_fault(make: Make) -> None:
@@ -178,6 +227,7 @@ def test_a_full_disk_is_not_the_uploads_fault(make: Make) -> None:
         'send(b"R", b"nonsense")',
         'send(b"R", b"{}")',
         'send(b"R", b"[" * 100000)',
+        'send(b"R", b\'{"summaries":[],"changes":[],"problems":[],"warnings":[],"commands":null}\')',
         'send(b"?", b"")',
         's.sendall(b"\\xff" * 1000)',
         "os._exit(0)",
@@ -189,6 +239,22 @@ def test_nonsense_is_no_report(make: Make, answer: str) -> None:
         report = pool.send()
         assert codes(report.problems) == ["check-crashed"]
         assert report.changes == ()
+
+
+def test_what_a_worker_says_in_words_is_bounded_and_of_one_line(make: Make) -> None:
+    pool = make(script=_NONSENSE.format(answer='send(b"T", b"hello#3: published\\n" * 1000000)'))
+    with pytest.raises(Retry) as raised:
+        pool.send()
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 10_000
+
+
+def test_a_trace_cannot_look_like_other_lines_of_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    pool = make(script=_NONSENSE.format(answer='send(b"C", b"x\\nhello#3: published\\x1b[2J\\n" * 1000000)'))
+    assert codes(pool.send().problems) == ["check-crashed"]
+    assert "\nhello#3" not in caplog.text
+    assert "\x1b" not in caplog.text
+    assert len(caplog.text) < 50_000
 
 
 def test_a_worker_that_cannot_start_is_not_the_uploads_fault(make: Make) -> None:
@@ -266,7 +332,11 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
     script = (
         "import sys, time; from pathlib import Path; from incomingd.config import reader\n"
         "from incomingd.verify.pool import ForkServer, _Worker, _COMMAND\n"
-        "worker = _Worker(ForkServer(_COMMAND)); worker.start(); print(worker._pid, flush=True); time.sleep(600)"
+        "from incomingd.verify.pool import Settings, _Terms; from tests.verify.builders import make_config\n"
+        f"config = make_config(Path({str(tmp_path)!r}), {{}})\n"
+        "terms = _Terms(settings=Settings(config=config, home=Path('/nowhere'), folders=()), files=())\n"
+        "worker = _Worker(ForkServer(_COMMAND), terms); worker.start(); print(worker._pid, flush=True)\n"
+        "time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout
@@ -288,8 +358,7 @@ def test_workers_outlive_what_they_were_forked_from(make: Make) -> None:
     [server] = children() - before
     os.kill(server, signal.SIGKILL)
     assert pool.fine()
-    report = pool.send(odd="killed")
-    assert codes(report.problems) == ["check-crashed"]
-    assert "a status that is not known" in report.problems[0].message
+    with pytest.raises(WorkerKilled, match="a status that is not known"):
+        pool.send(odd="killed")
     assert pool.fine()
     assert len(workers(before)) == 1

@@ -1,12 +1,14 @@
 """Every rule that checks can find broken: one upload that is right but for one thing, and the code that it gets."""
 
 import ast
+import base64
 import bz2
 import gzip
 import io
 import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import incomingd
 from incomingd import rules
 from tests.verify.builders import (
     NOW,
+    SIGNATURE,
     Bench,
     Members,
     Upload,
@@ -39,7 +42,8 @@ ELSEWHERE = {
     "bad-upload-name": "intake",
     "not-regular-file": "intake",
     "unreadable-file": "intake",
-    "upload-too-large": "intake",
+    "file-busy": "intake",
+    "too-many-changes": "intake",
     "changed-while-read": "intake",
     "upload-incomplete": "intake",
     "upload-withdrawn": "intake",
@@ -47,6 +51,15 @@ ELSEWHERE = {
     "upload-cancelled": "system",
     "commands-refused": "system",
     "commands-repeated": "system",
+    "foreign-file": "attacks",
+    "binary-of-other-source": "publish",
+    "binary-not-allowed": "publish",
+    "binary-taken-over": "publish",
+    "essential-not-allowed": "publish",
+    "essential-package": "publish",
+    "name-taken": "attacks",
+    "suite-retired": "system",
+    "bad-index-entry": "attacks",
     "pool-conflict": "publish",
     "same-version-other-content": "publish",
     "version-not-newer": "publish",
@@ -65,6 +78,8 @@ ELSEWHERE = {
     "check-timeout": "verify/test_pool.py",
     "check-crashed": "verify/test_pool.py",
     "check-memory": "verify/test_pool.py",
+    # This one a keyring of its own.
+    "key-of-two-owners": "verify/test_key_owners.py",
 }
 
 
@@ -118,6 +133,23 @@ def flip(at: int) -> Callable[[bytes], bytes]:
 
 def cut(count: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:-count]
+
+
+def compressed(packets: bytes) -> bytes:
+    body = b"\x02" + zlib.compress(packets)
+    return b"\xc8\xff" + len(body).to_bytes(4, "big") + body
+
+
+def other_packets(packets: bytes, *, more: bool = False) -> Callable[[bytes], bytes]:
+    """Put other packets in the place of a signature, or, with ``more``, before it."""
+
+    def how(signed: bytes) -> bytes:
+        head, armor = signed.split(b"\n-----BEGIN PGP SIGNATURE-----\n\n")
+        own = base64.b64decode(armor.split(b"\n=")[0]) if more else b""
+        text = base64.encodebytes(packets + own)
+        return head + b"\n-----BEGIN PGP SIGNATURE-----\n\n" + text + b"-----END PGP SIGNATURE-----\n"
+
+    return how
 
 
 def match(pattern: str, new: str) -> Callable[[str], str]:
@@ -226,12 +258,7 @@ row("a name with a slash", "bad-file-name", listed=gain("a/b.deb"), sent=lose("a
 row("a name with a leading dot", "bad-file-name", listed=gain(".b.deb"), sent=lose(".b.deb"))
 row("a name outside of ASCII", "bad-file-name", listed=gain("ä.deb"), sent=lose("ä.deb"))
 row("no .changes", "no-changes", sent=lose(CHANGES))
-row(
-    "two .changes, one allowed",
-    "too-many-changes",
-    sent=gain("x.changes"),
-    settings={"incoming.default.max_changes": 1},
-)
+row("more bytes than allowed", "upload-too-large", settings={"incoming.default.max_upload": 2000})
 row("more files than allowed", "too-many-files", settings={"incoming.default.max_files": 3})
 row(
     "a .changes too large",
@@ -273,6 +300,21 @@ row(
     "a field among the Hash lines",
     "not-one-signature",
     signed=lambda d: d.replace(b"\nHash:", b"\nComment: evil\nHash:"),
+)
+row(
+    "compressed packets in place of the signature",
+    "bad-signature",
+    signed=other_packets(compressed(b"\x88\x02\x04\x01")),
+)
+row(
+    "a signature of a version that gpg does not know", "bad-signature", signed=other_packets(b"\x88\x0a\x06" + bytes(9))
+)
+row("a text and its signature in one armor", "bad-signature", signed=other_packets(b"\xcb\x07b\0\0\0\0\0x", more=True))
+row("a marker before the signature", "bad-signature", signed=other_packets(b"\xca\x03PGP", more=True))
+row(
+    "a critical notation that gpg does not know",
+    "bad-signature",
+    options=("--sig-notation", "!must@example.org=be understood"),
 )
 row("a line of which gpg reads but the first part", "text-limit", changes=put("X-Odd", "a" * 25_000))
 row("a signature of the day after tomorrow", "future-signature", made="20260303T120000!")
@@ -415,6 +457,11 @@ row(
     "a source that is not the key's", "key-not-allowed", settings={"uploaders": [{"key": "ada", "sources": ["team-*"]}]}
 )
 row("a suite that is not the key's", "key-not-allowed", settings={"uploaders": [{"key": "ada", "suites": ["testing"]}]})
+row(
+    "a component that is not the key's",
+    "key-not-allowed",
+    settings={"uploaders": [{"key": "ada", "components": ["contrib"]}]},
+)
 row("source, binaries only", "key-not-allowed", settings={"uploaders": [{"key": "ada", "binaries_only": True}]})
 
 # -- source packages --------------------------------------------------------------------------------------------------
@@ -447,7 +494,16 @@ row("native with orig", "source-file-set", form="3.0 (native)", version="1.0", t
 row("1.0 with an xz tarball", "source-file-set", dsc=put("Format", "1.0"), version="1.0", form="3.0 (native)")
 row("a file of another source", "source-file-set", tarballs=gain("other_1.0.orig.tar.gz", tar(("a", b""))))
 row("a file of another upstream version", "source-file-set", tarballs=rename(ORIG, "hello_1.1.orig.tar.gz"))
-row("a signature of nothing", "source-file-set", tarballs=gain("hello_1.0.orig-doc.tar.gz.asc"))
+row("a signature of nothing", "source-file-set", tarballs=gain("hello_1.0.orig-doc.tar.gz.asc", SIGNATURE))
+row("a text by a signature's name", "bad-upstream-signature", tarballs=gain(f"{ORIG}.asc", b"root:x:0:0:root\n"))
+row(
+    "a key by a signature's name",
+    "bad-upstream-signature",
+    tarballs=gain(f"{ORIG}.asc", SIGNATURE.replace(b"SIGNATURE", b"PUBLIC KEY BLOCK")),
+)
+row("a text behind a signature", "bad-upstream-signature", tarballs=gain(f"{ORIG}.asc", SIGNATURE + b"and more\n"))
+row("a signature that is cut off", "bad-upstream-signature", tarballs=gain(f"{ORIG}.asc", SIGNATURE[:-30]))
+row("a signature of a megabyte", "bad-upstream-signature", tarballs=gain(f"{ORIG}.asc", SIGNATURE * 3000))
 row("a part that the .dsc does not list", "source-file-set", listed=gain("hello_1.0.orig-doc.tar.gz", tar(("a", b""))))
 row("a .dsc that lists its file otherwise", "source-file-mismatch", dsc=match(r"^ [0-9a-f]{64} ", f" {'0' * 64} "))
 row(
@@ -503,6 +559,7 @@ row(
     tarballs=orig(("hello-1.0/a/b", ".."), ("hello-1.0/a/c", "b/../../x"), ("hello-1.0/x", b"")),
 )
 row("a member below a link", "tar-outside", tarballs=orig(("hello-1.0/x", "/etc"), ("hello-1.0/x/passwd", b"")))
+row("a file called . in the tree", "bad-tar", tarballs=orig((".", b"x")))
 row("a FIFO in the tree", "tar-outside", tarballs=orig(("hello-1.0/x", b""), types={"hello-1.0/x": tarfile.FIFOTYPE}))
 row("a .dsc without signature", "unsigned-dsc", settings={"checks.require_dsc_signature": True})
 row("a .dsc by a key that nobody trusts", "unknown-key", warning=True, dsc_by="mallory")
@@ -560,6 +617,9 @@ row(
     parts=raw_control(lambda t: tar_member("./d", kind=b"2", hidden=tar_member("./control", t))),
 )
 row("a file that is called a folder", "bad-deb", parts=raw_control(lambda t: tar_member("./x/", t)))
+row("a file called . in control.tar", "bad-deb", parts=raw_control(lambda t: tar_member(".", t)))
+row("a file called . in data.tar", "bad-deb", parts=data((".", b"x")))
+row("a link called . in data.tar", "bad-deb", parts=data((".", "/etc")))
 row("a size with _", "bad-deb", parts=raw_control(lambda t: tar_member("./x", t, size=f"000000_{len(t):04o}\0")))
 row("a size with 0o", "bad-deb", parts=raw_control(lambda t: tar_member("./x", t, size=f"0o{len(t):09o}\0")))
 row("a member without name", "bad-deb", parts=raw_control(lambda t: tar_member("", t)))
@@ -605,7 +665,24 @@ row("a file twice in control.tar", "bad-control-archive", parts=control(("./post
 row("a control file through a link", "bad-control-archive", parts=control(("./x", "."), ("./x/control", b"A: evil\n")))
 row("a maintainer script that is a link", "bad-control-archive", parts=control(("./postinst", "/bin/true")))
 row("a FIFO in control.tar", "bad-control-archive", parts=raw_control(lambda _: tar_member("./x", kind=b"6")))
-row("a control file of 2 MiB", "bad-control-archive", control=put("X-Odd", "\n" + " a\n" * 700_000 + " b"))
+row("a control file of 2 MiB", "stanza-too-large", control=put("X-Odd", "\n" + " a\n" * 700_000 + " b"))
+row("a control file too large", "stanza-too-large", settings={"checks.max_stanza": 100})
+row(
+    "a .dsc too large for Sources",
+    "stanza-too-large",
+    dsc=put("X-Odd", "\n" + " a\n" * 2000 + " b"),
+    settings={"checks.max_stanza": 4000},
+)
+row(
+    "a control file too large for the suite",
+    "stanza-too-large",
+    settings={"suites.stable.checks.max_stanza": 100},
+    **BINARY,
+)
+for field in ("Filename", "size", "MD5Sum", "SHA1", "SHA256", "SHA512", "Checksum-FileSize", "Description-md5"):
+    row(f"a {field} in control", "index-field", warning=True, control=put(field, "1"))
+row("a size in a .dsc", "index-field", warning=True, dsc=put("Checksum-FileSize", "1"))
+row("a list of sizes in a .dsc", "bad-file-list", dsc=put("Checksums-Checksum-FileSize", "\n 1 1 hello_1.0-1.dsc"))
 row("1,100 members in control.tar", "bad-control-archive", parts=control(*((f"./x{n}", b"") for n in range(1100))))
 row("a member above the root", "tar-outside", parts=data(("./../../etc/passwd", b"")))
 row("a maintainer script above the root", "tar-outside", parts=control(("../postinst", b"")))

@@ -11,6 +11,7 @@ import zstandard
 
 from incomingd.model import BinaryKind
 from tests.verify.builders import (
+    SIGNATURE,
     Bench,
     Members,
     Upload,
@@ -69,9 +70,9 @@ SOUND: dict[str, dict[str, Any]] = {
     "an orig of several streams": {"tarballs": in_two_streams},
     "quilt with a component and its signature": {
         "components": True,
-        "tarballs": lambda files: files.update({"hello_1.0.orig-doc.tar.gz.asc": b"signed\n"}),
+        "tarballs": lambda files: files.update({"hello_1.0.orig-doc.tar.gz.asc": SIGNATURE}),
     },
-    "quilt with an upstream signature": {"tarballs": lambda files: files.update({f"{ORIG}.asc": b"signed\n"})},
+    "quilt with an upstream signature": {"tarballs": lambda files: files.update({f"{ORIG}.asc": SIGNATURE})},
     "an epoch": {"version": "1:1.0-1"},
     "a tilde and a plus": {"version": "1.0~rc1+ds-1~bpo12+1"},
     "an orig from the archive": {"listed": without_orig},
@@ -226,6 +227,35 @@ def test_a_text_whose_signature_is_not_good_is_not_read(bench: Bench) -> None:
     report = bench.check(Upload(by="mallory", changes=put("Date", "today")))
     assert codes(report.problems) == ["unknown-key"]
     assert report.summaries[0].source == ""
+
+
+def test_before_an_upload_is_authorised_only_names_list_and_rights_are_told(bench: Bench) -> None:
+    """Its .dsc and .deb are not even sealed, and nothing else that its .changes says is told."""
+    report = bench.check(
+        Upload(
+            by="ada",
+            settings={"uploaders": [{"key": "bob"}]},
+            changes=every(put("Date", "today"), put("Distribution", "sid"), put("Maintainer", "nobody")),
+            control=put("Provides", "hi (>= 1)"),
+            sent=lambda files: files.update({"hello_1.0-1.debian.tar.xz": b"other", "more": b""}),
+        )
+    )
+    assert set(codes(report.problems)) == {"key-not-allowed", "unknown-distribution"}
+    assert report.warnings == ()
+
+
+def test_a_list_that_cannot_be_read_is_told_with_the_text_that_it_is_in(bench: Bench) -> None:
+    report = bench.check(Upload(changes=every(put("Date", "today"), drop("Checksums-Sha256"))))
+    assert set(codes(report.problems)) >= {"missing-field"}
+    assert report.changes == ()
+
+
+def test_one_of_two_changes_is_not_authorised(bench: Bench) -> None:
+    """All of an upload is published, or nothing, so nothing is looked into."""
+    files = Upload(control=put("Provides", "hi (>= 1)")).files(bench.keys)
+    files["other_1.0-1_amd64.changes"] = Upload(by="mallory").files(bench.keys)["hello_1.0-1_amd64.changes"]
+    report = bench.check_files(files)
+    assert [(one.code, one.file) for one in report.problems] == [("unknown-key", "other_1.0-1_amd64.changes")]
 
 
 def test_an_unknown_key_and_a_key_without_the_right_are_two_problems(bench: Bench) -> None:

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Passes tests on a Debian of its own, with that Debian's own Python: .ci/chroot.sh RELEASE [pytest's own arguments].
+# The chroot is kept in .cache. Needs root. The mirror is that of apt's own sources; pip's and apt's settings come along.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. .ci/setup.sh
+
+# What the tests start that need no service beside them, and what apt and pip need there.
+CHROOT_PACKAGES=$(echo ca-certificates apt-utils dpkg-dev dput gcc git gnupg gpgv libc6-dev libseccomp2 procps python3-dev \
+  python3-venv systemd util-linux xz-utils zstd | tr ' ' ,)
+
+# repository LABEL: the address that apt has for Debian's packages, or for its security updates.
+repository() {
+  apt-get indextargets --format '$(ORIGIN):$(LABEL):$(COMPONENT) $(REPO_URI)' |
+    awk -v wanted="Debian:$1:main" '$1 == wanted && !found { found = $2 } END { print found }'
+}
+
+release=$1
+shift
+[ "$(id -u)" = 0 ] || die "a chroot is made by root only"
+debian_packages debootstrap
+chroot=$PWD/.cache/$release
+if [ ! -e "$chroot/made" ]; then
+  mirror=$(repository Debian) security=$(repository Debian-Security)
+  [ -n "$mirror" ] || die "apt's sources have no mirror of Debian: apt-get indextargets lists none whose Origin is Debian"
+  say "making a chroot of $release"
+  rm -rf --one-file-system "$chroot"
+  mkdir -p "$chroot"
+  debootstrap --variant=minbase --include="$CHROOT_PACKAGES" "$release" "$chroot" "$mirror" >"$chroot.log" 2>&1 ||
+    { tail -n 20 "$chroot.log" >&2; die "debootstrap failed; all that it said is in $chroot.log"; }
+  {
+    echo "deb $mirror $release main"
+    echo "deb-src $mirror $release main"
+    echo "deb $mirror $release-updates main"
+    [ -z "$security" ] || echo "deb $security $release-security main"
+  } >"$chroot/etc/apt/sources.list"
+  touch "$chroot/made"
+fi
+for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+  [ ! -e "$file" ] || cp --dereference "$file" "$chroot$file"
+done
+for folder in /etc/xdg/pip /root/.config/pip; do
+  [ ! -d "$folder" ] || { mkdir -p "$chroot$folder"; cp --dereference --recursive "$folder/." "$chroot$folder"; }
+done
+rm -rf "$chroot/src"
+mkdir "$chroot/src"
+git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory="$chroot/src"
+
+# In namespaces of their own, so that nothing stays mounted or running.
+exec unshare --mount --pid --fork --kill-child --propagation=private bash -euc '
+  chroot=$1; shift
+  mount -t proc proc "$chroot/proc"
+  mount -t tmpfs -o mode=1777 tmpfs "$chroot/tmp"
+  mount --rbind /dev "$chroot/dev"
+  mount --rbind /sys "$chroot/sys"
+  exec chroot "$chroot" env -u PYTHON -u INCOMINGD_NO_SKIPS HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 bash -euc "
+    cd /src
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get upgrade -y -qq >/dev/null
+    . .ci/setup.sh
+    virtual_environment test,pyinotify 2>&1 | grep -v ^WARNING: || [ -x .venv/bin/pytest ]
+    exec .venv/bin/python -m pytest -rs -n \"\$(nproc)\" --dist worksteal \"\$@\"
+  " bash "$@"
+' bash "$chroot" "$@"

@@ -1,0 +1,268 @@
+"""What one account may use of intake while others wait for theirs."""
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from incomingd.intake import door, listing, sweep
+from incomingd.intake.accounts import TimeBudget, in_turn
+from incomingd.states import Stage
+from tests.intake.conftest import Inbox, changes_text, needs_root
+
+ALICE, MALLORY = 13001, 13002
+pytestmark = needs_root
+
+
+def give(inbox: Inbox, name: str, uid: int) -> None:
+    folder = inbox.path / name
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, uid, 0)
+
+
+def send(inbox: Inbox, uid: int, *names: str, size: int = 3) -> None:
+    for name in names:
+        inbox.rename_in(name, hello_deb=b"x" * size)
+        give(inbox, name, uid)
+
+
+def end(inbox: Inbox, name: str) -> None:
+    upload = next(one for one in inbox.uploads.open() if one.name == name)
+    inbox.uploads.reject(upload, [], upload.seen_at, "cancelled", target=Stage.CANCELLED)
+
+
+def limits(make_inbox: Callable[..., Inbox], **settings: object) -> Inbox:
+    inbox = make_inbox()
+    inbox.configure(limits=settings)
+    return inbox
+
+
+def log(inbox: Inbox, name: str) -> list[str]:
+    return [line.message for line in inbox.newest(name).log]
+
+
+def test_turns() -> None:
+    assert in_turn(["m1", "m2", "m3", "a1", "a2"], lambda item: item[0]) == ["m1", "a1", "m2", "a2", "m3"]
+    assert in_turn(["m1", "m2"], lambda item: item[0]) == ["m1", "m2"]
+    assert in_turn([], lambda item: item) == []
+
+
+# -- sequence numbers -------------------------------------------------------------------------------------------------
+
+
+def test_accounts_get_their_sequence_numbers_in_turn(inbox: Inbox) -> None:
+    send(inbox, MALLORY, *(f"m{number}" for number in range(20)))
+    send(inbox, ALICE, "a0", "a1")
+    assert inbox.look()[:4] == ["m0", "a0", "m1", "a1"]
+
+
+# -- uploads and bytes on the way -------------------------------------------------------------------------------------
+
+
+def test_what_is_beyond_the_limit_waits_and_says_so(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = limits(make_inbox, per_account=2)
+    send(inbox, MALLORY, "m0", "m1", "m2", "m3")
+    send(inbox, ALICE, "a0")
+    assert inbox.look() == ["m0", "a0", "m1"]
+    for _ in range(5):
+        assert inbox.look(after=1) == []
+    assert log(inbox, "m2")[1:] == [
+        "waits until other uploads of uid 13002 have ended: [limits] allows an account 2 uploads and 21474836480 bytes "
+        "on their way"
+    ]
+    end(inbox, "m0")
+    assert inbox.look(after=1) == ["m2"]
+    assert inbox.look(after=1) == []
+
+
+def test_it_is_never_abandoned_for_that_and_health_tells_of_it(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = limits(make_inbox, per_account=1)
+    send(inbox, MALLORY, "m0", "m1")
+    inbox.look()
+    assert inbox.faults() == []
+    inbox.look(after=100_000)
+    assert inbox.stage("m1") == "receiving"
+    assert "1 uploads have waited" in inbox.faults()[0]
+    end(inbox, "m0")
+    assert inbox.look(after=1) == ["m1"]
+    assert inbox.faults() == []
+
+
+def test_bytes_count_and_a_large_one_is_not_overtaken(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = limits(make_inbox, bytes_per_account=5000)
+    send(inbox, MALLORY, "small")
+    send(inbox, MALLORY, "large", size=6000)
+    send(inbox, MALLORY, "late")
+    assert inbox.look() == ["small"]
+    assert inbox.look(after=1) == []
+    end(inbox, "small")
+    assert inbox.look(after=1) == ["large"]  # with none on its way it may have one, however large
+    assert inbox.look(after=1) == []
+    end(inbox, "large")
+    assert inbox.look(after=1) == ["late"]
+
+
+def test_a_restart_forgets_nothing(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = limits(make_inbox, per_account=2, bytes_per_account=5000)
+    send(inbox, MALLORY, "m0", "m1", "m2", size=1000)
+    assert inbox.look() == ["m0", "m1"]
+    inbox.restart()
+    inbox.wall_ahead = 100
+    assert inbox.look() == []
+    assert inbox.uploads.in_flight()[MALLORY].bytes > 2000
+    end(inbox, "m1")
+    assert inbox.look(after=3) == ["m2"]
+
+
+def test_root_has_no_limit(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = limits(make_inbox, per_account=1)
+    send(inbox, 0, "r0", "r1", "r2")
+    assert inbox.look() == ["r0", "r1", "r2"]
+
+
+# -- time and bytes for looking ---------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A clock that is ahead by so many seconds at each question."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step, self.asked = 0.0, step, 0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        self.asked += 1
+        return self.now
+
+
+def test_an_account_is_looked_at_for_a_tenth_of_the_time(inbox: Inbox) -> None:
+    clock = Counting(0.01)  # each look at an upload takes so long
+    inbox.restart(budget=TimeBudget(clock))
+    for number in range(200):
+        (inbox.path / f"m{number:03}").mkdir()
+        os.chown(inbox.path / f"m{number:03}", MALLORY, 0)
+    inbox.fill("alice", hello_deb=b"deb")
+    give(inbox, "alice", ALICE)
+    inbox.wall_ahead = 100
+    assert inbox.look() == ["alice"]
+    assert clock.asked // 2 <= 22
+    before, began = clock.asked, time.monotonic()
+    for _ in range(100):
+        inbox.look(after=0.1)
+    passed = time.monotonic() - began + 10
+    assert (clock.asked - before) // 2 * clock.step <= passed / 10 + 0.3
+
+
+def test_a_text_with_many_names_is_parsed_once(inbox: Inbox) -> None:
+    folder = inbox.path / "m"
+    folder.mkdir()
+    row = " 00000000000000000000000000000000 1 x y name\n"
+    (folder / "0.changes").write_text("Files:\n" + row * (((1 << 20) - 7) // len(row)))
+    for number in range(1, 40):
+        os.link(folder / "0.changes", folder / f"{number}.changes")
+    inbox.look()
+    assert inbox.listings.parsed <= 1 << 20
+
+
+def test_more_texts_than_are_allowed_are_not_parsed_at_all(inbox: Inbox) -> None:
+    folder = inbox.path / "m"
+    folder.mkdir()
+    for number in range(51):
+        (folder / f"{number}.changes").write_text(changes_text(hello_deb=1))
+    inbox.look()
+    assert inbox.listings.parsed == 0
+    assert inbox.look(after=3) == ["m"]  # to be refused
+
+
+def test_texts_of_too_many_bytes_are_not_parsed_at_all(inbox: Inbox) -> None:
+    folder = inbox.path / "m"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.changes").write_bytes(b"Files:\n" + b"x" * ((1 << 20) - 7))
+    inbox.look()
+    assert inbox.listings.parsed == 0
+    assert inbox.look(after=3) == ["m"]
+
+
+def test_a_text_that_lists_more_than_is_allowed_is_read_to_there(make_inbox: Callable[..., Inbox]) -> None:
+    inbox = make_inbox(max_files=10)
+    names = "".join(f" 0 1 a b file{number}\n" for number in range(20_000))
+    (inbox.path / "long.changes").write_text("Files:\n" + names)
+    inbox.look()
+    assert inbox.look(after=3) == ["long"]  # to be refused, whatever is there
+    members = inbox.uploads.members(inbox.newest("long").id)
+    assert members is not None
+    assert len(members) <= 11
+
+
+def test_what_is_remembered_is_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_REMEMBERED", 100)
+    for number in range(50):
+        text = changes_text(**{f"file{row}": 1 for row in range(9)})
+        (inbox.path / f"m{number}.changes").write_text(text)
+    inbox.look()
+    assert inbox.listings.rows <= 100
+
+
+# -- many entries -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> Inbox:
+    """Mallory has 500 directories and 500 files there; 50 entries are read in a look, 20 uploads followed."""
+    monkeypatch.setattr(sweep, "STEP", 50)
+    monkeypatch.setattr(sweep, "followed", lambda _: 20)
+    monkeypatch.setattr(door, "followed", lambda _: 20)
+    for number in range(500):
+        (inbox.path / f"m{number:03}").mkdir()
+        (inbox.path / f"m{number:03}.deb").touch()
+        for name in (f"m{number:03}", f"m{number:03}.deb"):
+            os.chown(inbox.path / name, MALLORY, 0)
+    return inbox
+
+
+def look_at_all(inbox: Inbox) -> list[str]:
+    """As many looks as all entries take."""
+    return [name for _ in range(25) for name in inbox.look(after=0.01)]
+
+
+def test_what_is_announced_is_found_at_once_however_much_lies_there(crowded: Inbox) -> None:
+    send(crowded, ALICE, "a0", "a1")
+    assert crowded.look() == ["a0", "a1"]
+    (crowded.path / "hello.deb").write_bytes(b"deb")
+    (crowded.path / "hello.changes").write_text(changes_text(hello_deb=3))
+    crowded.hints.arrived("default", "hello.changes")
+    crowded.look()
+    assert crowded.stage("hello") == "receiving"
+    assert "hello" in look_at_all(crowded) + [name for _ in range(3) for name in crowded.look(after=1)]
+
+
+def test_what_is_not_announced_is_found_by_reading_on(crowded: Inbox) -> None:
+    crowded.fill("alice", hello_deb=b"deb")
+    give(crowded, "alice", ALICE)
+    crowded.wall_ahead = 100
+    assert look_at_all(crowded) == ["alice"]
+
+
+def test_of_one_account_so_many_are_followed_and_the_others_come_later(crowded: Inbox) -> None:
+    look_at_all(crowded)
+    followed = {upload.name for upload in crowded.uploads.open()}
+    assert len(followed) == 20
+    assert any("uid 13002 has 480 more uploads" in fault for fault in crowded.faults()), crowded.faults()
+    for name in followed:
+        (crowded.path / name).rmdir()
+    look_at_all(crowded)
+    look_at_all(crowded)
+    now = {upload.name for upload in crowded.uploads.open()}
+    assert len(now) == 20
+    assert now.isdisjoint(followed)
+    assert {crowded.stage(name) for name in followed} == {"cancelled"}
+
+
+def test_nothing_counts_as_withdrawn_that_is_there(crowded: Inbox) -> None:
+    look_at_all(crowded)
+    followed = {upload.id for upload in crowded.uploads.open()}
+    look_at_all(crowded)
+    look_at_all(crowded)
+    assert {upload.id for upload in crowded.uploads.open()} == followed
