@@ -16,7 +16,7 @@ from tests.support.keys import Keys
 from tests.support.uploads import Builder, Upload
 
 #: So long that its size in digits cannot be met by chance among the times, ids and digests that are told.
-SECRET = b"Files: the root password is hunter2\n" + b"x" * 1_234_531
+SECRET = b"Files: the root password is hunter2\n" + b"x" * 734_531
 ORIG = "mallory-x_1.0.orig.tar.gz"
 
 
