@@ -108,10 +108,16 @@ def _log_warnings(config: Config) -> None:
 
 
 class _Printable(logging.Formatter):
-    """Lets nothing into the log that a terminal would take for a command, be it in a message or in a trace."""
+    """Lets nothing into the log that a terminal would take for a command, be it in a message or in a trace.
+
+    A message is one line; those of a trace are set in, so that what is not is the daemon's own.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        return printable(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return "\n ".join(printable(line) for line in super().format(record).split("\n"))
 
 
 def _log_to_stderr(verbose: bool) -> None:

@@ -352,23 +352,21 @@ def is_index_field(name: str) -> bool:
 def plain(value: Any) -> str:
     """``value`` in a message: one line of printable characters, and cut if an attacker made it long."""
     text = str(value)
-    shown = _escaped(text[:200], keep="")
+    shown = _escaped(text[:200])
     return shown if len(text) <= 200 else f"{shown}… ({len(text)} characters)"
 
 
 def printable(text: str) -> str:
-    """A whole message as a terminal, a log or a status file may have it.
+    """A whole message as a terminal, a log or a status file may have it: one line.
 
-    Control characters but newlines, those that turn the direction of writing, and lone surrogates are escaped, as
-    Python spells them.
+    Control characters, newlines among them (a second line would pass for a message of its own), those that turn the
+    direction of writing, and lone surrogates are escaped, as Python spells them.
     """
-    return text if text.isprintable() else _escaped(text, keep="\n")
+    return text if text.isprintable() else _escaped(text)
 
 
-def _escaped(text: str, keep: str) -> str:
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape", "replace").decode("ascii") for c in text
-    )
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 
 def shown_size(size: int) -> str:

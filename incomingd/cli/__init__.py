@@ -73,8 +73,9 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.UsageError:
-            raise  # about what the caller has typed
+        except click.UsageError as error:
+            # It may hold names that the shell has found in a stranger's folder.
+            raise click.UsageError(printable(error.format_message()), ctx=error.ctx) from error
         except click.ClickException as error:
             click.echo(f"Error: {printable(error.format_message())}", err=True)
             ctx.exit(error.exit_code)

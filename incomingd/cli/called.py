@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from incomingd.model import Upload, plain
+from incomingd.model import Upload, plain, printable
 
 if TYPE_CHECKING:
     from incomingd.journal.uploads import Uploads
 
 
 def upload_name(given: str) -> str:
-    """``given`` without the folders that a shell has completed."""
-    return given if given.startswith("#") else Path(given).name
+    """``given`` without the folders that a shell has completed, spelled as the journal and the status files have it."""
+    return printable(given if given.startswith("#") else Path(given).name)
 
 
 def names(called: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def hold(instance: Instance, reason: Sequence[str], as_json: bool) -> None:
     The hold lasts over restarts, until release. What is being published at this moment is published first: when this
     returns, the archive stays as it is. REASON is shown to everyone who asks for the status.
     """
-    held = Hold(at=datetime.now(UTC), reason=" ".join(reason))
+    held = Hold(at=datetime.now(UTC), reason=" ".join(" ".join(reason).split()))  # one line, as all that is logged
     journal = instance.journal(writing=True)
     try:
         Control(journal).hold(held)

@@ -1,8 +1,9 @@
 """What every verb stands on: the instance that it is about, exit codes, and how facts are printed."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -74,7 +75,8 @@ def json_option(command: _F) -> _F:
 
 
 def echo(message: str, *, err: bool = False) -> None:
-    """Print lines for people. What an upload or a key says in them moves no cursor and turns no text around."""
+    """Print a line for people. What an upload or a key says in it moves no cursor, turns no text around and begins no
+    line of its own."""
     click.echo(printable(message), err=err)
 
 
@@ -93,6 +95,22 @@ def console(*, stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else 1000, highlight=False, markup=False, emoji=False)
+
+
+@contextlib.contextmanager
+def under_way(*, quiet: bool = False) -> Iterator[Callable[[Iterable[str]], None]]:
+    """Lines on standard error that say what is being done, for as long as it is; yields what replaces them.
+
+    Nothing is drawn where that is no terminal: a CI job's log is spared, and the time to load rich.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.text import Text
+
+    # A Text, since a string would be read as rich's own markup, whatever the console is told.
+    with console(stderr=True).status(Text()) as shown:
+        yield lambda lines: shown.update(Text("\n".join(map(printable, lines))))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -19,7 +19,7 @@ import click
 
 from incomingd.cli import called
 from incomingd.cli.carrier import Carrier, CarrierError, NotSentError, carrier
-from incomingd.cli.edge import TERMINATED, console, echo, json_option, print_json
+from incomingd.cli.edge import TERMINATED, echo, json_option, print_json, under_way
 from incomingd.cli.parcel import Parcel, Signer, pack
 from incomingd.cli.polled import INDEX, account, stopped_by
 from incomingd.cli.wait import Waiting
@@ -112,7 +112,8 @@ def _unique(stem: str) -> str:
 def _send(way: Carrier, parcel: Parcel, name: str, to: str, *, quiet: bool) -> None:
     count = len(parcel.files)
     what = f"{count} file{'' if count == 1 else 's'}, {parcel.size / 1e6:.1f} MB"
-    with console(stderr=True).status(f"sending {what} to {to}"):
+    with under_way(quiet=quiet) as show:
+        show([f"sending {what} to {to}"])
         way.send(parcel.files, name)
     if not quiet:
         echo(f"{name}: sent to {to} ({what})")

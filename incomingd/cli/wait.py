@@ -4,8 +4,6 @@ It polls the status files. An upload that still lies in an incoming folder has n
 name says: that is of an older one. Once it was seen it is followed by its id: NAME.json may tell of another one later.
 """
 
-import contextlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,16 +16,15 @@ from incomingd.cli.edge import (
     HALTED,
     TIMED_OUT,
     Instance,
-    console,
     echo,
     json_option,
     needs_instance,
     print_json,
+    under_way,
 )
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
 from incomingd.cli.polled import SUCCEEDED, Polled, account, problem_lines
 from incomingd.cli.status import due
-from incomingd.model import printable
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
 _SOONEST, _LATEST = 0.02, 0.5
@@ -93,9 +90,7 @@ class Waiting:
         """Wait; the exit code."""
         began = time.monotonic()
         pause, until = _SOONEST, None if timeout is None else began + timeout
-        # A CI job's log is no terminal: it is spared what draws on one, and the time to load it.
-        terminal = sys.stderr.isatty() and not self.quiet
-        with console(stderr=True).status("") if terminal else contextlib.nullcontext() as shown:
+        with under_way(quiet=self.quiet) as show:
             while True:
                 lines = self._look()
                 if not self.open:
@@ -106,8 +101,7 @@ class Waiting:
                     return self._give_up(lines, f"the service is halted: {halted}", HALTED)
                 if over:
                     return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
-                if shown:
-                    shown.update(printable("\n".join([*lines, held] if held else lines)))
+                show([*lines, held] if held else lines)
                 time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
                 pause = min(pause * 1.2, _LATEST)
 

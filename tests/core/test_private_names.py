@@ -26,7 +26,7 @@ DOCUMENTED = {"os._exit"}
 SET = {"intake/watch.py: getattr(importlib.import_module(module), name).delay": "documented in the class's docstring"}
 #: What may be overridden, as each class's documentation says.
 HOOKS: dict[type, set[str]] = {
-    logging.Formatter: {"format"},
+    logging.Formatter: {"format", "formatMessage"},
     io.RawIOBase: {"readable", "readinto", "seekable", "seek"},
     click.Group: {"list_commands", "get_command", "resolve_command", "invoke"},
     FileSystemEventHandler: {"on_any_event"},
