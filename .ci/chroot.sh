@@ -36,12 +36,13 @@ if [ ! -e "$chroot/made" ]; then
   } >"$chroot/etc/apt/sources.list"
   touch "$chroot/made"
 fi
-for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+for file in /etc/resolv.conf /etc/hosts /etc/pip.conf; do
   [ ! -e "$file" ] || cp --dereference "$file" "$chroot$file"
 done
 for folder in /etc/xdg/pip /root/.config/pip; do
   [ ! -d "$folder" ] || { mkdir -p "$chroot$folder"; cp --dereference --recursive "$folder/." "$chroot$folder"; }
 done
+cp --dereference /etc/ssl/certs/ca-certificates.crt "$chroot/root/ca-certificates.crt"
 rm -rf "$chroot/src"
 mkdir "$chroot/src"
 git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory="$chroot/src"
@@ -55,8 +56,11 @@ exec unshare --mount --pid --fork --kill-child --propagation=private bash -euc '
   mount --rbind /sys "$chroot/sys"
   exec chroot "$chroot" env -u PYTHON -u INCOMINGD_NO_SKIPS HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 bash -euc "
     cd /src
+    # Whom this machine trusts; again after the upgrade, since that of ca-certificates writes the file of its own.
+    cp /root/ca-certificates.crt /etc/ssl/certs/
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get upgrade -y -qq >/dev/null
+    cp /root/ca-certificates.crt /etc/ssl/certs/
     . .ci/setup.sh
     virtual_environment test,pyinotify 2>&1 | grep -v ^WARNING: || [ -x .venv/bin/pytest ]
     exec .venv/bin/python -m pytest -rs -n \"\$(nproc)\" --dist worksteal \"\$@\"

@@ -3,12 +3,14 @@
 The daemon acts on a report with its own rights: names of files become paths that it reads and writes, and values are
 stored and published. So a report counts only if:
 
+* each .changes is one that was authorised before, signed by the same key and of the same source and version: who may
+  upload was decided by another worker, which has read no package;
 * each file is one that the daemon has sealed, with the size and the digests that it has found itself; a file that a
   .dsc lists and the upload has not brought has a name that may stand in a path;
 * names, versions, suites, components and architectures have their form, and the configuration has them;
 * what becomes a stanza is one.
 
-Whether the rest is true is not known: a worker that lies can let its own upload, and later ones, pass.
+Whether the rest is true is not known: a worker that lies can let its own upload, and later ones, pass as right.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +32,8 @@ from incomingd.model import (
     SourcePackage,
     plain,
 )
-from incomingd.verify.authorise import Authorisation
+from incomingd.verify import policy
+from incomingd.verify.authorise import Authorisation, Authorised
 from incomingd.verify.changes import VERSION
 from incomingd.verify.protocol import Request, Step
 
@@ -40,7 +43,7 @@ _LARGEST, _MOST_DAYS = 10**15, 99
 
 def faults(answer: object, request: Request, config: Config) -> Iterator[str]:
     """What no worker that does its work answers to ``request``."""
-    judge = _Answer(request.seal, config, request.queue)
+    judge = _Answer(request.seal, config, request.queue, request.authorisation)
     if isinstance(answer, Authorisation):
         yield from judge.authorisation(answer)
     elif isinstance(answer, CheckReport):
@@ -52,6 +55,7 @@ class _Answer:
     seal: Seal
     config: Config
     queue: str
+    authorised: Authorisation | None
 
     def faults(self, report: CheckReport, *, commands: bool) -> Iterator[str]:
         if not report.problems and (report.commands is None) == commands:
@@ -83,9 +87,8 @@ class _Answer:
 
     def _changes(self, changes: CheckedChanges, sealed: dict[str, FileEntry]) -> Iterator[str]:
         queue = self.config.queue(self.queue)
-        bare = queue is not None and queue.allow_bare_debs and not any(name.endswith(".changes") for name in sealed)
-        if changes.signed_by is None and queue is not None and queue.signatures == "required":
-            yield f"{plain(changes.file.name)} is unsigned"
+        bare = self.authorised is None and queue is not None and queue.allow_bare_debs
+        yield from self._as_authorised(changes)
         # What stands in for the .changes of bare packages is no file.
         brought = [*changes.others, *([] if bare and changes.file.name not in sealed else [changes.file])]
         brought += [binary.file for binary in changes.binaries]
@@ -97,12 +100,39 @@ class _Answer:
         yield from _misspelled([changes.source], [changes.version])
         suites = [self.config.suite(name) for name in changes.suites]
         known = [suite for suite in suites if suite]
+        brought_by = {*(one.source for one in changes.binaries), *(one.source for one in changes.sources)}
+        yield from (f"{plain(source)} is another source" for source in brought_by - {changes.source})
         if not known or len(known) < len(suites):
             yield "it is for a suite that is not configured"
         for binary in changes.binaries:
             yield from _binary(binary, known)
         for source in changes.sources:
             yield from _source(source, known)
+
+    def _as_authorised(self, changes: CheckedChanges) -> Iterator[str]:
+        """What a signature says, no worker that reads packages can say."""
+        name = plain(changes.file.name)
+        if self.authorised is None:
+            if (changes.signed_by, changes.signing_key, changes.made_at) != (None, None, None):
+                yield f"{name} is signed, and there is no .changes"
+            return
+        signed = next((one for one in self.authorised.changes if one.file == changes.file), None)
+        if signed is None:
+            yield f"{name} is not authorised"
+        elif _said(changes) != _signed(signed, self.config):
+            yield f"{name} says something else than what was authorised"
+
+
+def _said(changes: CheckedChanges) -> tuple[object, ...]:
+    of_text = (changes.source, changes.version, changes.distribution, changes.architectures, changes.suites)
+    return *of_text, changes.signed_by, changes.signing_key, changes.made_at, changes.identity
+
+
+def _signed(one: Authorised, config: Config) -> tuple[object, ...]:
+    changes = one.changes
+    suites = tuple(suite.name for suite in policy.suites(changes, config, one.file.name)[0])
+    of_text = (changes.source, changes.version, " ".join(changes.distributions), changes.architectures, suites)
+    return *of_text, one.signed_by, one.signing_key, one.made_at, one.identity
 
 
 def _binary(binary: BinaryPackage, suites: Iterable[SuiteConfig]) -> Iterator[str]:

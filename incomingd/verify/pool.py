@@ -6,6 +6,9 @@ is tried again a few times (:class:`~incomingd.errors.WorkerKilled`). A worker t
 the machine's side, raises :class:`~incomingd.errors.Retry`: nothing of the upload is to blame. If the checks fail their
 own test (:mod:`.selftest`), there are no workers, and what needs one raises :class:`~incomingd.errors.Halt`.
 
+There are two kinds of them: those that verify signatures and decide who may upload never read a package. So a package
+that gets hold of a worker can say what it likes of itself, and nothing of who has signed it.
+
 A worker may read the files that were there when it was forked. If a file is another one since then (the keyring after
 ``incomingctl trust``), or the configuration, the worker is replaced before its next check.
 """
@@ -32,7 +35,7 @@ from incomingd.verify import answers
 from incomingd.verify.authorise import Authorisation
 from incomingd.verify.external import External
 from incomingd.verify.forkserver import ForkServer
-from incomingd.verify.protocol import Request, Settings, Step, receive, send
+from incomingd.verify.protocol import TEXTS, Request, Settings, Step, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +100,9 @@ class _DiedError(Exception):
 class _Worker:
     """One worker process, from :meth:`start` on."""
 
-    def __init__(self, server: ForkServer, terms: "_Terms") -> None:
+    def __init__(self, server: ForkServer, terms: "_Terms", *, texts: bool) -> None:
         self.terms = terms
+        self.texts = texts  # all that it reads is what is signed
         self.rested_at = 0.0
         self.ended_alone = False
         self.checks = 0
@@ -311,7 +315,7 @@ class Checkers:
             return self._ask_one(request, kind)
 
     def _ask_one(self, request: Request, kind: type[_T]) -> tuple[_T | Problem, Config]:
-        worker = self._take()
+        worker = self._take(texts=request.step in TEXTS)
         config, keep = worker.terms.settings.config, False
         found: _T | Problem
         try:
@@ -334,7 +338,7 @@ class Checkers:
 
     def warm(self) -> None:
         """Have a worker ready: the first upload need not wait for Python to start. Raises ``Retry`` and ``Halt``."""
-        worker = self._take()
+        worker = self._take(texts=True)
         keep = False
         try:
             worker.start()
@@ -367,24 +371,28 @@ class Checkers:
         log.error("a bug ended the check of %s:\n    %s", answer.file, "\n    ".join(_lines(answer.data)))
         return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=answer.file)
 
-    def _take(self) -> _Worker:
+    def _take(self, *, texts: bool) -> _Worker:
         with self._free:
-            while not self._closed and not self._idle and len(self._busy) >= self._most():
+            while not self._closed and len(self._busy) >= self._most():
                 self._free.wait()
             if self._closed:
                 raise Retry("the daemon ends")
             outdated = [worker for worker in self._idle if not worker.terms.hold(self._settings)]
             self._idle = [worker for worker in self._idle if worker not in outdated]
             # The one that rested least, so that the others come to rest.
-            worker = self._idle.pop() if self._idle else self._new()
+            worker = next((one for one in reversed(self._idle) if one.texts is texts), None)
+            if worker is None:
+                worker = self._new(texts=texts)
+            else:
+                self._idle.remove(worker)
             self._busy.add(worker)
         for other in outdated:
             other.discard()
         return worker
 
-    def _new(self) -> _Worker:
+    def _new(self, *, texts: bool) -> _Worker:
         terms = _Terms(settings=self._settings, files=_identities(self._settings))
-        return _Worker(self._fork_server(), terms)
+        return _Worker(self._fork_server(), terms, texts=texts)
 
     def _fork_server(self) -> ForkServer:
         if self._server is None or not self._server.is_there():
@@ -398,7 +406,8 @@ class Checkers:
         worker.rested_at = time.monotonic()
         with self._free:
             self._busy.discard(worker)
-            keep = keep and not self._closed and len(self._idle) + len(self._busy) < self._most()
+            alike = sum(one.texts is worker.texts for one in (*self._idle, *self._busy))
+            keep = keep and not self._closed and alike < self._most()
             if keep:
                 self._idle.append(worker)
             self._free.notify()

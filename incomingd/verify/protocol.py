@@ -38,6 +38,10 @@ class Step(StrEnum):
     COMMANDS = "commands"
 
 
+#: The steps that read only what is signed, and decide who has signed it. Workers that take them take no others.
+TEXTS = frozenset({Step.AUTHORISE, Step.COMMANDS})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One job. ``authorisation`` is what the first step came to, for the second."""

@@ -63,3 +63,19 @@ def test_nothing_is_written_outside_of_the_pool(
     sent = builder.upload("hello").send_directory(instance.incoming)
     assert instance.failed(sent) == ["check-crashed"]
     assert not (instance.state / "gnupg/h").exists()
+
+
+def test_no_other_signer_is_named(
+    guarded: Callable[..., Guarded], keys: Keys, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has signed an upload was found out by a worker that reads no packages: what this one says is compared."""
+    builder, other = Builder(folder=work / "built", keys=keys, key=keys.make("Mallory")), keys.make("Alice")
+    instance = guarded([keys.public(builder.key), keys.public(other)])
+    (work / "attacker").mkdir()
+    alter = f"changes = replace(changes, signed_by={other!r}, signing_key={other!r})"
+    (work / "attacker/sitecustomize.py").write_text(_TAKEN_OVER.format(alter=alter))
+    monkeypatch.setenv("PYTHONPATH", str(work / "attacker"))
+    instance.start()
+    sent = builder.upload("hello").send_directory(instance.incoming)
+    assert instance.failed(sent) == ["check-crashed"]
+    assert "than what was authorised" in instance.log()

@@ -59,7 +59,8 @@ def authorised(seal: Seal, job: Job) -> Authorisation:
 
 def faults(answer: CheckReport | Authorisation, seal: Seal, job: Job, *, commands: bool = False) -> list[str]:
     step = Step.COMMANDS if commands else Step.CHECK
-    request = Request(step=step, folder=job.folder, seal=seal, queue=job.queue.name, now=NOW)
+    given = authorised(seal, job) if step is Step.CHECK else None
+    request = Request(step=step, folder=job.folder, seal=seal, queue=job.queue.name, now=NOW, authorisation=given)
     return list(answers.faults(answer, request, job.config))
 
 
@@ -144,7 +145,16 @@ def test_an_honest_report_has_no_fault(honest: tuple[CheckReport, Seal, Job]) ->
         (lambda changes: replace(changes, version="x"), "is no version"),
         (lambda changes: replace(changes, suites=("stable", "../x")), "a suite that is not configured"),
         (lambda changes: replace(changes, suites=()), "a suite that is not configured"),
-        (lambda changes: replace(changes, signed_by=None), "is unsigned"),
+        (lambda changes: replace(changes, signed_by=None), "than what was authorised"),
+        (lambda changes: replace(changes, signed_by="A" * 40), "than what was authorised"),
+        (lambda changes: replace(changes, signing_key="A" * 40), "than what was authorised"),
+        (lambda changes: replace(changes, made_at=NOW), "than what was authorised"),
+        (lambda changes: replace(changes, identity="0" * 64), "than what was authorised"),
+        (lambda changes: replace(changes, source="sudo"), "than what was authorised"),
+        (lambda changes: replace(changes, distribution="testing"), "than what was authorised"),
+        (lambda changes: replace(changes, file=changes.binaries[0].file), "is not authorised"),
+        (of_binary(source="sudo"), "is another source"),
+        (of_source(source="sudo"), "is another source"),
     ],
 )
 def test_what_an_honest_worker_never_reports(honest: tuple[CheckReport, Seal, Job], alter: Alter, fault: str) -> None:

@@ -131,11 +131,11 @@ def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
     pool = make()
     before = children()
     assert pool.fine()
-    worker = workers(before)
-    assert len(worker) == 1
+    two = workers(before)  # one that verifies the signature, one that reads the package
+    assert len(two) == 2
     assert codes(pool.send(Upload(by="mallory")).problems) == ["unknown-key"]
     assert pool.fine()
-    assert workers(before) == worker
+    assert workers(before) == two
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, keys: Keys) -> None:
         "from incomingd.verify.pool import Settings, _Terms; from tests.verify.builders import make_config\n"
         f"config = make_config(Path({str(tmp_path)!r}), {{}})\n"
         "terms = _Terms(settings=Settings(config=config, home=Path('/nowhere'), folders=()), files=())\n"
-        "worker = _Worker(ForkServer(_COMMAND), terms); worker.start(); print(worker._pid, flush=True)\n"
+        "worker = _Worker(ForkServer(_COMMAND), terms, texts=True); worker.start(); print(worker._pid, flush=True)\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
