@@ -1,13 +1,13 @@
-"""One claimed upload, and a pass over its files that makes some of them the daemon's own.
+"""One claimed upload, and the work on its files that makes some of them the daemon's own.
 
-What :mod:`.seal` does in its steps is made of such passes; the rules are there.
+What :mod:`.seal` does in its steps is made of this; the rules are there.
 """
 
 import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,28 +73,35 @@ class _Limit:
     said: str
 
 
-class Pass:
-    """One pass over one claim. Used in a ``with`` statement: after an exception, what was copied is removed."""
+class Sealing:
+    """The steps with one claim, which is looked at once, at the first of them. What is in it may change all the time:
+    each file is judged by what was opened.
+
+    Used in a ``with`` statement: after an exception, what was copied is removed.
+    """
 
     def __init__(self, claimed: Claimed) -> None:
         self.files: dict[str, FileEntry] = {}
         self.problems: list[Problem] = []
         self._left_out: list[str] = []
-        self._claimed = claimed
+        self.claimed = claimed
+        self._open = contextlib.ExitStack()
+        self._looked: tuple[int, dict[str, os.stat_result] | None, list[str]] | None = None
         self._queue = claimed.queue
         self._target = claimed.sealed
         self._mine = Ownership(uid=os.geteuid())
         self._sealed: list[str] = []
         self._nested = ""
 
-    def __enter__(self) -> "Pass":
+    def __enter__(self) -> "Sealing":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._open.close()
         if kind is None:
             return
         for name in self._sealed:
-            if os.path.lexists(self._claimed.claim / name):  # else it was renamed, and this is all there is
+            if os.path.lexists(self.claimed.claim / name):  # else it was renamed, and this is all there is
                 with contextlib.suppress(OSError):
                     fsio.remove(self._target / name)
 
@@ -107,88 +114,92 @@ class Pass:
 
     def texts(self, limit: int) -> None:
         """Each .changes, or the .commands file."""
-        with self._opened() as fd:
-            shown = self._shown(fd)
-            if shown is None:
-                return
-            texts = {name: status for name, status in shown.items() if self._is_text(name)}
-            earlier = self._earlier(lambda name: self._is_text(name) and name not in shown)
-            if not texts and not earlier and self._nested:
-                self.problems.append(rules.NOT_REGULAR_FILE.problem(f"there is no .changes; {self._nested}"))
-            most = self._queue.max_changes
-            if len({*texts, *earlier}) > most:
-                found = f"there are {len({*texts, *earlier})}, and {most} are allowed"
-                self.problems.append(rules.TOO_MANY_CHANGES.problem(found))
-                return
-            self._take_earlier(earlier)
-            sizes = {name: min(limit, status.st_size) for name, status in texts.items()}
-            with self._reserved(sizes, shown) as share:
-                for name in sorted(texts):
-                    if self._is_good(name, texts[name]):
-                        self._seal(fd, name, _Limit(limit, rules.TEXT_TOO_LARGE, "are allowed"), share)
+        fd, shown, before = self._look()
+        if shown is None:
+            return
+        texts = {name: status for name, status in shown.items() if self._is_text(name)}
+        earlier = [name for name in before if self._is_text(name) and name not in shown]
+        if not texts and not earlier and self._nested:
+            self.problems.append(rules.NOT_REGULAR_FILE.problem(f"there is no .changes; {self._nested}"))
+        most = self._queue.max_changes
+        if len({*texts, *earlier}) > most:
+            found = f"there are {len({*texts, *earlier})}, and {most} are allowed"
+            self.problems.append(rules.TOO_MANY_CHANGES.problem(found))
+            return
+        self._take_earlier(earlier)
+        sizes = {name: min(limit, status.st_size) for name, status in texts.items()}
+        with self._reserved(sizes, shown) as share:
+            for name in sorted(texts):
+                if self._is_good(name, texts[name]):
+                    self._seal(fd, name, _Limit(limit, rules.TEXT_TOO_LARGE, "are allowed"), share)
 
     def listed(self, listed: Mapping[str, int]) -> None:
         """What is listed, by name and size; what is not is left out."""
-        with self._opened() as fd:
-            shown = self._shown(fd) or {}
-            self._take_earlier(self._earlier(lambda name: name in listed and name not in shown))
-            todo = {name: size for name, size in listed.items() if name in shown and name not in self.files}
-            with self._reserved(todo, shown) as share:
-                for name, status in sorted(shown.items()):
-                    if name in self.files or not self._is_regular(name, status):
-                        continue
-                    if name in todo:
-                        self._seal(fd, name, _Limit(todo[name], rules.SIZE_MISMATCH, "are listed"), share)
-                    elif self._is_mine(name, status):
-                        self._left_out.append(plain(name))
+        fd, found, before = self._look()
+        shown = found or {}
+        self._take_earlier(name for name in before if name in listed and name not in shown and name not in self.files)
+        todo = {name: size for name, size in listed.items() if name in shown and name not in self.files}
+        with self._reserved(todo, shown) as share:
+            for name, status in sorted(shown.items()):
+                if name in self.files or not self._is_regular(name, status):
+                    continue
+                if name in todo:
+                    self._seal(fd, name, _Limit(todo[name], rules.SIZE_MISMATCH, "are listed"), share)
+                elif self._is_mine(name, status):
+                    self._left_out.append(plain(name))
 
     def bare(self) -> None:
         """Every package."""
-        with self._opened() as fd:
-            shown = self._shown(fd) or {}
-            debs = {name: status.st_size for name, status in shown.items() if name.endswith(BINARIES)}
-            earlier = self._earlier(lambda name: name.endswith(BINARIES) and name not in shown)
-            self._take_earlier(earlier)
-            most = self._queue.max_upload
-            if sum(debs.values()) + sum(entry.size for entry in self.files.values()) > most:
-                found = f"it has together more than the {most} bytes that are allowed"
-                self.problems.append(rules.UPLOAD_TOO_LARGE.problem(found))
-                return
-            with self._reserved(debs, shown) as share:
-                for name, status in sorted(shown.items()):
-                    if name in debs:
-                        if self._is_good(name, status):
-                            self._seal(fd, name, _Limit(debs[name], rules.CHANGED_WHILE_READ, "it had"), share)
-                    elif self._is_regular(name, status) and self._is_mine(name, status):
-                        self._left_out.append(plain(name))
+        fd, found, before = self._look()
+        shown = found or {}
+        debs = {name: status.st_size for name, status in shown.items() if name.endswith(BINARIES)}
+        self._take_earlier(name for name in before if name.endswith(BINARIES) and name not in shown)
+        most = self._queue.max_upload
+        if sum(debs.values()) + sum(entry.size for entry in self.files.values()) > most:
+            too_much = f"it has together more than the {most} bytes that are allowed"
+            self.problems.append(rules.UPLOAD_TOO_LARGE.problem(too_much))
+            return
+        with self._reserved(debs, shown) as share:
+            for name, status in sorted(shown.items()):
+                if name in debs:
+                    if self._is_good(name, status):
+                        self._seal(fd, name, _Limit(debs[name], rules.CHANGED_WHILE_READ, "it had"), share)
+                elif self._is_regular(name, status) and self._is_mine(name, status):
+                    self._left_out.append(plain(name))
 
     # -- what lies there ----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _look(self) -> tuple[int, dict[str, os.stat_result] | None, list[str]]:
+        """A descriptor of the claim, what it holds (:meth:`_shown`), and what an earlier try took out of it."""
+        if self._looked is None:
+            fd = self._opened()
+            self._looked = fd, self._shown(fd), self._earlier()
+        return self._looked
+
+    def _opened(self) -> int:
         """A descriptor of the claim; -1 if it has been cleared away, and all is in the sealed directory."""
-        name = plain(self._claimed.upload.name)
-        with contextlib.ExitStack() as stack:
-            fd = -1
-            try:
-                fd = stack.enter_context(fsio.directory(self._claimed.claim))
-                # A flat upload's claim is a directory of the daemon's, and holds only what its owner may have there.
-                self._mine = ownership.of_directory(os.fstat(fd))
-            except FileNotFoundError:
-                pass
-            except NotADirectoryError:
-                self.problems.append(rules.NOT_REGULAR_FILE.problem(f"{name} is not a directory"))
-            except PermissionError:
-                self.problems.append(rules.UNREADABLE_FILE.problem(f"the directory {name} cannot be read"))
-            except OSError as error:
-                raise Retry(f"{self._claimed.claim}: {error.strerror or error}") from error
-            yield fd
+        name = plain(self.claimed.upload.name)
+        try:
+            fd = self._open.enter_context(fsio.directory(self.claimed.claim))
+            # A flat upload's claim is a directory of the daemon's, and holds only what its owner may have there.
+            self._mine = ownership.of_directory(os.fstat(fd))
+        except FileNotFoundError:
+            return -1
+        except NotADirectoryError:
+            self.problems.append(rules.NOT_REGULAR_FILE.problem(f"{name} is not a directory"))
+            return -1
+        except PermissionError:
+            self.problems.append(rules.UNREADABLE_FILE.problem(f"the directory {name} cannot be read"))
+            return -1
+        except OSError as error:
+            raise Retry(f"{self.claimed.claim}: {error.strerror or error}") from error
+        return fd
 
     def _shown(self, fd: int) -> dict[str, os.stat_result] | None:
         """What the claim holds under names that are not hidden; None if that is too much."""
         if fd < 0:
             return {}
-        with machines(self._claimed.claim):
+        with machines(self.claimed.claim):
             found = list(entries(fd, self._queue))
         self._nested = nested(found)
         shown = {name: status for name, status in found if not name.startswith(".")}
@@ -201,8 +212,8 @@ class Pass:
         return shown
 
     def _is_text(self, name: str) -> bool:
-        if self._claimed.upload.kind is UploadKind.COMMANDS:
-            return self._claimed.members is not None and name == self._claimed.members[0]
+        if self.claimed.upload.kind is UploadKind.COMMANDS:
+            return self.claimed.members is not None and name == self.claimed.members[0]
         return name.endswith(CHANGES)
 
     def _is_regular(self, name: str, status: os.stat_result) -> bool:
@@ -235,14 +246,14 @@ class Pass:
 
     # -- taking it ----------------------------------------------------------------------------------------------------
 
-    def _earlier(self, wanted: Callable[[str], bool]) -> list[str]:
-        """What an earlier try renamed out of the claim."""
+    def _earlier(self) -> list[str]:
+        """What is in the sealed directory already: an earlier try renamed it out of the claim, or copied it."""
         with machines(self._target):
             names = sorted(path.name for path in self._target.iterdir())
             for name in names:
                 if name.startswith(fsio.TEMPORARY):
                     fsio.remove(self._target / name)
-        return [name for name in names if wanted(name)]
+        return [name for name in names if not name.startswith(fsio.TEMPORARY)]
 
     def _take_earlier(self, names: Iterable[str]) -> None:
         for name in names:
@@ -264,7 +275,7 @@ class Pass:
             for name, size in sizes.items()
             if stat.S_ISREG(shown[name].st_mode) and not _can_be_renamed(shown[name], device)
         )
-        with self._claimed.room.reserve(self._target, sum(copied)) as share:
+        with self.claimed.room.reserve(self._target, sum(copied)) as share:
             yield share
 
     def _seal(self, fd: int, name: str, limit: _Limit, share: Share) -> None:

@@ -27,22 +27,23 @@ from incomingd import fsio, rules
 from incomingd.errors import Retry
 from incomingd.intake import ownership
 from incomingd.intake.claim import move_to_claims, opened
-from incomingd.intake.claimed import Claimed, Pass, machines
+from incomingd.intake.claimed import Claimed, Sealing, machines
 from incomingd.model import UPLOAD_NAME, Problem, Seal, Upload, plain
 
 
-def seal_texts(claimed: Claimed, limit: int) -> Seal:
+def seal_texts(sealing: Sealing, limit: int) -> Seal:
     """Seal each .changes, or the .commands file, of at most ``limit`` bytes each. May be done twice."""
+    claimed = sealing.claimed
+    sealing.problems += _name_problems(claimed.upload)
     with machines(claimed.sealed):
         fsio.make_directories(claimed.sealed, 0o700)
         if not os.path.lexists(claimed.claim):
             _take_up_again(claimed)
-        if not os.path.lexists(claimed.claim) and not any(claimed.sealed.iterdir()):
-            lost = rules.UPLOAD_LOST.problem(f"nothing is left of {plain(claimed.upload.name)} in {claimed.claim}")
-            return Seal(files=(), problems=(*_name_problems(claimed.upload), lost))
-    with Pass(claimed) as sealing:
-        sealing.problems += _name_problems(claimed.upload)
-        sealing.texts(limit)
+            if not os.path.lexists(claimed.claim) and not any(claimed.sealed.iterdir()):
+                lost = f"nothing is left of {plain(claimed.upload.name)} in {claimed.claim}"
+                sealing.problems.append(rules.UPLOAD_LOST.problem(lost))
+                return sealing.result()
+    sealing.texts(limit)
     return sealing.result()
 
 
@@ -52,22 +53,18 @@ def is_bare(claimed: Claimed, texts: Seal) -> bool:
     return claimed.queue.allow_bare_debs and not texts.files and not wrong
 
 
-def seal_listed(claimed: Claimed, texts: Seal, listed: Mapping[str, int]) -> Seal:
-    """Seal what the sealed .changes list, by name and size. May be done twice."""
-    with Pass(claimed) as sealing:
-        sealing.files |= {entry.name: entry for entry in texts.files}
-        sealing.problems += texts.problems
-        sealing.listed(listed)
+def seal_listed(sealing: Sealing, listed: Mapping[str, int]) -> Seal:
+    """After :func:`seal_texts`: seal what the .changes list, by name and size. May be done twice."""
+    claimed = sealing.claimed
+    sealing.listed(listed)
     missing = listed.keys() - sealing.files.keys()
     absent = () if claimed.members is None else tuple(_foreign_in_incoming(claimed, missing))
     return replace(sealing.result(), absent=absent)
 
 
-def seal_bare(claimed: Claimed, texts: Seal) -> Seal:
-    """Seal packages that came without a .changes. May be done twice."""
-    with Pass(claimed) as sealing:
-        sealing.problems += texts.problems
-        sealing.bare()
+def seal_bare(sealing: Sealing) -> Seal:
+    """After :func:`seal_texts`: seal packages that came without a .changes. May be done twice."""
+    sealing.bare()
     return sealing.result()
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from incomingd import codec, fsio, rules
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import Halt, Obstructed, Retry
-from incomingd.intake.claimed import Claimed
+from incomingd.intake.claimed import Claimed, Sealing
 from incomingd.intake.seal import is_bare, seal_bare, seal_listed, seal_texts
 from incomingd.intake.withdrawal import copy_changes
 from incomingd.journal.uploads import StaleMoveError
@@ -194,19 +194,22 @@ class Checking:
             members=common.uploads.members(upload.id),
             room=common.room,
         )
-        texts = seal_texts(claimed, common.config.max_text)
-        if common.stopping.is_set():
-            return None
-        task = Task(folder=claimed.sealed, seal=texts, queue=queue, now=common.clock())
-        if upload.kind is UploadKind.COMMANDS:
-            return checkers.commands(task)
-        if is_bare(claimed, texts):
-            return checkers.check(replace(task, seal=seal_bare(claimed, texts)), None)
-        authorisation = checkers.authorise(task)
-        if authorisation.refused:
-            return authorisation.refusal()
-        attempt.sources = authorisation.sources()
-        sealed = seal_listed(claimed, texts, authorisation.listed())
+        authorisation = None
+        with Sealing(claimed) as sealing:
+            texts = seal_texts(sealing, common.config.max_text)
+            if common.stopping.is_set():
+                return None
+            task = Task(folder=claimed.sealed, seal=texts, queue=queue, now=common.clock())
+            if upload.kind is UploadKind.COMMANDS:
+                return checkers.commands(task)
+            if is_bare(claimed, texts):
+                sealed = seal_bare(sealing)
+            else:
+                authorisation = checkers.authorise(task)
+                if authorisation.refused:
+                    return authorisation.refusal()
+                attempt.sources = authorisation.sources()
+                sealed = seal_listed(sealing, authorisation.listed())
         if common.stopping.is_set():
             return None
         return checkers.check(replace(task, seal=sealed), authorisation)

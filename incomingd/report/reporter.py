@@ -81,7 +81,7 @@ class Reporter:
 
         A nameless one has no file of its name. What tells its sender of it is index.json.
         """
-        reused = [upload for upload in uploads if self._files.is_known(upload.name)]
+        reused = [upload for upload in uploads if self._files.hides(upload)]
         if reused:
             self._files.note(*(upload.id for upload in reused), now=True)
             nameless = any(upload.nameless for upload in reused)

@@ -84,15 +84,18 @@ class StatusFiles:
         self._line: list[tuple[int, Stage]] = []  # every open upload
         self._last: list[int] = []  # those that ended last
         self._entries: dict[int, tuple[Stage, str]] = {}  # each one's entry in index.json
+        self._named: set[int] = set()  # those whose NAME.json was written
 
     def prepare(self) -> None:
         """Make the folders, readable for all."""
         fsio.make_directories(self._places.status / "by-id", 0o755)
         self._removed_to = self._expiry.reached()
 
-    def is_known(self, name: str) -> bool:
-        """True where there is a status file of that name."""
-        return UPLOAD_NAME.fullmatch(name) is not None and self._places.status_of(name).exists()
+    def hides(self, upload: Upload) -> bool:
+        """True if there is a status file of its name, and it may be another upload's. Any thread may ask."""
+        if upload.id in self._named or UPLOAD_NAME.fullmatch(upload.name) is None:
+            return False
+        return self._places.status_of(upload.name).exists()
 
     # -- noting -------------------------------------------------------------------------------------------------------
 
@@ -156,6 +159,7 @@ class StatusFiles:
         """Read from the journal what index.json lists, and note whoever is not in it as they stand now."""
         self._last = self._uploads.last_ended(_ENDED)
         wanted = {**dict(self._line), **dict.fromkeys(self._last)}
+        self._named &= wanted.keys()
         self._entries = {number: entry for number, entry in self._entries.items() if number in wanted}
         listed = {number: stage for number, (stage, _) in self._entries.items()}
         self.note(*(number for number, stage in self._line if listed.get(number) is not stage))
@@ -186,6 +190,7 @@ class StatusFiles:
         own, data = self._places.status_by_id(upload.id), _object(members)
         if is_newest and _has_file(upload.name):
             fsio.write_twice(own, self._places.status_of(upload.name), data)
+            self._named.add(upload.id)
         else:
             fsio.write_atomic(own, data)
         if position is not None:

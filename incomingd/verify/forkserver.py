@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from incomingd import codec
 from incomingd.errors import Halt, Retry
-from incomingd.verify.protocol import Settings, receive, send, send_with
+from incomingd.verify.protocol import Note, Settings, receive, send, send_with
 
 #: What it gets of the environment: nothing that tells it about systemd, ssh or a user.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
@@ -50,9 +50,10 @@ class ForkServer:
         self._greeted = False
         self._settings: Settings | None = None
 
-    def fork(self, theirs: socket.socket, settings: Settings) -> int:
+    def fork(self, theirs: socket.socket, note: Note, settings: Settings) -> int:
         """A new worker with these settings at the other end of ``theirs``: its number, which stays its own until
-        :meth:`wait`. Raises ``Retry``, and ``Halt`` if the self-test of the checks failed there.
+        :meth:`wait`. It says in ``note`` what it reads. Raises ``Retry``, and ``Halt`` if the self-test of the checks
+        failed there.
         """
         try:
             with self._asking:
@@ -61,7 +62,7 @@ class ForkServer:
                 if settings is not self._settings:
                     send(self._socket, b"S", codec.dumps(settings).encode())
                     self._settings = settings
-                send_with(self._socket, b"N", theirs)
+                send_with(self._socket, b"N", theirs.fileno(), note.fd)
                 return int(receive(self._socket)[1])
         except (EOFError, OSError, ValueError) as error:
             self.close()

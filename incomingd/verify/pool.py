@@ -35,7 +35,7 @@ from incomingd.verify import answers
 from incomingd.verify.authorise import Authorisation
 from incomingd.verify.external import External
 from incomingd.verify.forkserver import ForkServer
-from incomingd.verify.protocol import TEXTS, Request, Settings, Step, receive, send
+from incomingd.verify.protocol import TEXTS, Note, Request, Settings, Step, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ _OWN_ENDS = frozenset(
     }
 )
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: Asked once: each time it reads a file of the kernel's, four times for an upload.
+_CORES = os.cpu_count() or 1
 #: Bytes of what a worker says in words, or of its trace, that are told or logged.
 _MOST_WORDS = 8000
 _T = TypeVar("_T")
@@ -69,7 +71,6 @@ class _Answer:
 
     kind: bytes
     data: bytes
-    file: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +80,9 @@ class _Terms:
     settings: Settings
     files: tuple[tuple[int, int] | None, ...]
 
-    def hold(self, settings: Settings) -> bool:
-        """True if a worker that is forked with ``settings`` now would have the same."""
-        return settings is self.settings and self.files == _identities(settings)
+    def hold(self, now: "_Terms") -> bool:
+        """True if a worker that is forked now would have the same."""
+        return now.settings is self.settings and self.files == now.files
 
 
 class _OutdatedError(Retry):
@@ -108,6 +109,7 @@ class _Worker:
         self.checks = 0
         self._server = server
         self._socket: socket.socket | None = None
+        self._note: Note | None = None
         self._pid = 0  # none yet, or no longer its own
         self._killed = False
         self._ending = threading.Lock()
@@ -115,43 +117,46 @@ class _Worker:
     def check(self, request: bytes, seconds: float) -> _Answer:
         """Have one upload checked. Raises :class:`_DiedError`, and ``Retry`` where the worker never was there."""
         to = self.start()
-        until, file = time.monotonic() + seconds, None
         try:
-            to.settimeout(seconds)
+            if to.gettimeout() != seconds:
+                to.settimeout(seconds)
             send(to, b"J", request)
-            while True:
-                to.settimeout(max(until - time.monotonic(), 0.001))
-                kind, data = receive(to)
-                if kind != b"F":
-                    self.checks += 1
-                    return _Answer(kind=kind, data=data, file=file)
-                file = plain(data.decode("utf-8", "replace"))
+            kind, data = receive(to, seconds)
         except TimeoutError:
-            raise _DiedError(file, late=True) from None
+            raise _DiedError(self.reading(), late=True) from None
         except (EOFError, OSError, ValueError):
-            raise _DiedError(file, late=False) from None
+            raise _DiedError(self.reading(), late=False) from None
+        self.checks += 1
+        return _Answer(kind=kind, data=data)
+
+    def reading(self) -> str | None:
+        """The file that it was looking into when it gave no report, as it says."""
+        name = self._note.read() if self._note else None
+        return None if name is None else plain(name)
 
     def start(self) -> socket.socket:
         """Have it there. Raises ``Retry`` if it does not come, and ``Halt`` if the self-test failed."""
         if self._socket is not None:
             return self._socket
         ours, theirs = socket.socketpair()
+        note = Note()
         try:
             with theirs:
-                pid = self._server.fork(theirs, self.terms.settings)
+                pid = self._server.fork(theirs, note, self.terms.settings)
             with self._ending:
                 self._pid = pid
             if self._killed:  # before it was there
                 raise Retry("the daemon ends")
-            ours.settimeout(_START)
-            receive(ours)
+            receive(ours, _START)
         except (EOFError, OSError, ValueError) as error:
             ours.close()
+            note.close()
             raise Retry(f"a check worker does not start; see the daemon's log ({error})") from error
         except (Retry, Halt):
             ours.close()
+            note.close()
             raise
-        self._socket = ours
+        self._socket, self._note = ours, note
         return ours
 
     def kill(self) -> None:
@@ -178,6 +183,9 @@ class _Worker:
         self.kill()  # also what it has started
         if self._socket is not None:
             self._socket.close()
+        if self._note is not None:
+            self._note.close()
+            self._note = None
         with self._ending:
             ended, self._pid = self._server.wait(self._pid), 0
             return ended
@@ -197,8 +205,8 @@ class _Worker:
 
     def worn(self) -> bool:
         """True where a new one would be better."""
-        if self.checks >= _MAX_CHECKS:
-            return True
+        if self.checks >= _MAX_CHECKS or self.texts:  # what a text may be is small
+            return self.checks >= _MAX_CHECKS
         try:
             pages = int(Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii").split()[1])
         except OSError:  # it has just ended
@@ -320,13 +328,13 @@ class Checkers:
         found: _T | Problem
         try:
             answer = worker.check(codec.dumps(request).encode(), config.checks.worker_time)
-            found = self._found(answer, request, kind, config)
+            found = self._found(answer, worker, request, kind, config)
             # One that answers what cannot be may be an upload's by now.
             keep = not worker.worn() and not (isinstance(found, Problem) and found.code == rules.CHECK_CRASHED.code)
         except _DiedError as death:
             found = self._buried(worker, death, config)
         except Retry as failure:
-            if not worker.terms.hold(self._settings):
+            if not worker.terms.hold(self._terms()):
                 raise _OutdatedError(str(failure)) from failure
             raise
         except Halt as failure:
@@ -350,26 +358,28 @@ class Checkers:
         finally:
             self._give_back(worker, keep=keep)
 
-    def _found(self, answer: _Answer, request: Request, kind: type[_T], config: Config) -> _T | Problem:
+    def _found(
+        self, answer: _Answer, worker: _Worker, request: Request, kind: type[_T], config: Config
+    ) -> _T | Problem:
         if answer.kind == b"R":
             try:
                 found = codec.loads(answer.data, kind)
             except (codec.CodecError, RecursionError) as error:
                 log.error("a check worker answered nonsense: %s", plain(error))
-                return rules.CHECK_CRASHED.problem("its report cannot be read", file=answer.file)
+                return rules.CHECK_CRASHED.problem("its report cannot be read", file=worker.reading())
             fault = next(answers.faults(found, request, config), "")
             if not fault:
                 return found
             log.error("a check worker's report on %s is not true, and an upload may be why: %s", request.folder, fault)
-            return rules.CHECK_CRASHED.problem("its report is not true", file=answer.file)
+            return rules.CHECK_CRASHED.problem("its report is not true", file=worker.reading())
         if answer.kind == b"T":
             raise Retry(" ".join(_lines(answer.data)))
         if answer.kind == b"M":
             most = config.checks.worker_memory
             words = f"reading it takes more than {most >> 20} MiB of memory"
-            return rules.CHECK_MEMORY.problem(words, file=answer.file)
-        log.error("a bug ended the check of %s:\n    %s", answer.file, "\n    ".join(_lines(answer.data)))
-        return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=answer.file)
+            return rules.CHECK_MEMORY.problem(words, file=worker.reading())
+        log.error("a bug ended the check of %s:\n    %s", worker.reading(), "\n    ".join(_lines(answer.data)))
+        return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=worker.reading())
 
     def _take(self, *, texts: bool) -> _Worker:
         with self._free:
@@ -377,12 +387,13 @@ class Checkers:
                 self._free.wait()
             if self._closed:
                 raise Retry("the daemon ends")
-            outdated = [worker for worker in self._idle if not worker.terms.hold(self._settings)]
+            terms = self._terms()
+            outdated = [worker for worker in self._idle if not worker.terms.hold(terms)]
             self._idle = [worker for worker in self._idle if worker not in outdated]
             # The one that rested least, so that the others come to rest.
             worker = next((one for one in reversed(self._idle) if one.texts is texts), None)
             if worker is None:
-                worker = self._new(texts=texts)
+                worker = _Worker(self._fork_server(), terms, texts=texts)
             else:
                 self._idle.remove(worker)
             self._busy.add(worker)
@@ -390,9 +401,8 @@ class Checkers:
             other.discard()
         return worker
 
-    def _new(self, *, texts: bool) -> _Worker:
-        terms = _Terms(settings=self._settings, files=_identities(self._settings))
-        return _Worker(self._fork_server(), terms, texts=texts)
+    def _terms(self) -> _Terms:
+        return _Terms(settings=self._settings, files=_identities(self._settings))
 
     def _fork_server(self) -> ForkServer:
         if self._server is None or not self._server.is_there():
@@ -400,7 +410,7 @@ class Checkers:
         return self._server
 
     def _most(self) -> int:
-        return self._settings.config.service.workers or os.cpu_count() or 1
+        return self._settings.config.service.workers or _CORES
 
     def _give_back(self, worker: _Worker, *, keep: bool) -> None:
         worker.rested_at = time.monotonic()

@@ -1,18 +1,23 @@
 """What a check worker and its parent say to each other, over one socket.
 
 A frame is a length of four bytes, the highest first, a letter, and that many bytes. The parent sends jobs (``J``) and
-gets back ``H`` once there is a worker, ``F`` with a name before each file that is looked into, and then one of ``R``
-(what the step came to), ``T`` (the machine's fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its
-trace). Jobs and answers are JSON; nothing is ever unpickled.
+gets back ``H`` once there is a worker, and for each job one of ``R`` (what the step came to), ``T`` (the machine's
+fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its trace). Neither side sends another frame before it
+has the other's. Jobs and answers are JSON; nothing is ever unpickled.
+
+Before each file that it looks into a worker notes the name in a file that both have open (:class:`Note`). The parent
+reads it only if no report comes: a frame for each file would wake it each time, at a tenth of what a check costs.
 
 The process that workers are forked from says ``H`` when it is there, with a sentence if the self-test of the checks
 failed (:mod:`.selftest`). ``S`` brings settings for those that it forks from then on, and has no answer. ``N``, which
-brings a socket, asks it for a worker at the other end of that; ``W`` with a number, for how that worker has ended. It
-answers with ``A`` and a number.
+brings a socket and such a file, asks it for a worker at the other end of that; ``W`` with a number, for how that worker
+has ended. It answers with ``A`` and a number.
 """
 
+import os
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,7 +31,7 @@ from incomingd.verify.keyring import Keyring
 _HEAD = struct.Struct(">Ic")
 #: A frame of more than this is none.
 _MAX_FRAME = 64 << 20
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 class Step(StrEnum):
@@ -73,31 +78,68 @@ class Settings:
         return (*Keyring(self.home).files, *(path for path in named if path))
 
 
+class Note:
+    """A file in memory that a worker and its parent share: the name of what the worker is reading, as it says."""
+
+    _LENGTH = 256  # as long as a name can be, and a zero byte
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = os.memfd_create("reading") if fd is None else fd
+
+    def write(self, name: str) -> None:
+        """Note a name; an empty one if nothing is being read."""
+        os.pwrite(self.fd, name.encode("utf-8", "replace")[: self._LENGTH - 1].ljust(self._LENGTH, b"\0"), 0)
+
+    def read(self) -> str | None:
+        """The name that was noted last; None if nothing was being read."""
+        return os.pread(self.fd, self._LENGTH, 0).partition(b"\0")[0].decode("utf-8", "replace") or None
+
+    def close(self) -> None:
+        """Close it here."""
+        os.close(self.fd)
+
+
 def send(to: socket.socket, kind: bytes, data: bytes) -> None:
     """Send one frame. Raises ``OSError``, and ``TimeoutError`` where the socket has a time limit."""
     to.sendall(_HEAD.pack(len(data), kind) + data)
 
 
-def receive(source: socket.socket) -> tuple[bytes, bytes]:
-    """The next frame's letter and bytes. Raises ``EOFError``, ``ValueError`` for one too long, and as :func:`send`."""
-    size, kind = _HEAD.unpack(_exactly(source, _HEAD.size))
-    if size > _MAX_FRAME:
-        raise ValueError(f"a frame of {size} bytes")
-    return kind, _exactly(source, size)
+def receive(source: socket.socket, seconds: float | None = None) -> tuple[bytes, bytes]:
+    """The other side's frame: its letter and bytes, within ``seconds``, else by the socket's own limit.
+
+    Raises ``EOFError``, ``ValueError`` for a frame that is too long or not alone, and as :func:`send`.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    if seconds != source.gettimeout() and seconds is not None:
+        source.settimeout(seconds)
+    data = bytearray()
+    size, kind = 0, b""
+    while not kind or len(data) < _HEAD.size + size:
+        if data and until is not None:  # else who sends a byte now and then would never be late
+            source.settimeout(max(until - time.monotonic(), 0.001))
+        chunk = source.recv(_CHUNK)
+        if not chunk:
+            raise EOFError
+        data += chunk
+        if not kind and len(data) >= _HEAD.size:
+            size, kind = _HEAD.unpack_from(data)
+        if size > _MAX_FRAME or (kind and len(data) > _HEAD.size + size):
+            raise ValueError(f"a frame of {size} bytes, and {len(data)} have come")
+    return kind, bytes(memoryview(data)[_HEAD.size :])
 
 
-def send_with(to: socket.socket, kind: bytes, passed: socket.socket) -> None:
-    """Send a frame of no bytes that brings a socket along (SCM_RIGHTS, unix(7))."""
-    socket.send_fds(to, [_HEAD.pack(0, kind)], [passed.fileno()])
+def send_with(to: socket.socket, kind: bytes, *passed: int) -> None:
+    """Send a frame of no bytes that brings descriptors along (SCM_RIGHTS, unix(7))."""
+    socket.send_fds(to, [_HEAD.pack(0, kind)], passed)
 
 
-def receive_with(source: socket.socket) -> tuple[bytes, bytes, socket.socket | None]:
-    """As :func:`receive`, with the socket that the frame may have brought."""
-    head, passed, _, _ = socket.recv_fds(source, _HEAD.size, 1)
+def receive_with(source: socket.socket) -> tuple[bytes, bytes, list[int]]:
+    """The next frame, of several that may have come, with the descriptors that it has brought."""
+    head, passed, _, _ = socket.recv_fds(source, _HEAD.size, 2)
     if not head:
         raise EOFError
     size, kind = _HEAD.unpack(head + _exactly(source, _HEAD.size - len(head)))
-    return kind, _exactly(source, size), socket.socket(fileno=passed[0]) if passed else None
+    return kind, _exactly(source, size), passed
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

@@ -31,7 +31,7 @@ from incomingd.verify.check import check
 from incomingd.verify.commands import check_commands
 from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
-from incomingd.verify.protocol import Request, Settings, Step, receive, receive_with, send
+from incomingd.verify.protocol import Note, Request, Settings, Step, receive, receive_with, send
 
 #: What a worker may write anywhere: gpgv's status lines.
 _FILE_SIZE = 1 << 20
@@ -66,8 +66,9 @@ class _Known:
 class _Worker:
     """Does the jobs that come over one socket."""
 
-    def __init__(self, parent: socket.socket, known: _Known) -> None:
+    def __init__(self, parent: socket.socket, note: Note, known: _Known) -> None:
         self._parent = parent
+        self._note = note
         self._config = known.config
         self._keyring = known.keyring
 
@@ -97,6 +98,7 @@ class _Worker:
         if wanted is None:
             raise Retry(f"the queue {request.queue} is not configured")
         _limit(self._config)
+        self._note.write("")
         job = Job(
             folder=request.folder,
             seal=request.seal,
@@ -105,7 +107,7 @@ class _Worker:
             keyring=self._keyring.public,
             keys=self._keyring.load(),
             now=request.now,
-            reading=lambda name: send(self._parent, b"F", name.encode()),
+            reading=self._note.write,
         )
         return codec.dumps(_take(request.step, job, request.authorisation)).encode()
 
@@ -149,7 +151,7 @@ def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
         os.kill(0, signal.SIGKILL)
 
 
-def _work(parent: socket.socket, known: _Known) -> None:
+def _work(parent: socket.socket, note: Note, known: _Known) -> None:
     """Be a worker until the parent is gone."""
     os.setsid()  # what it starts ends with it
     # Of a thread that is there already landlock would take nothing away.
@@ -157,18 +159,19 @@ def _work(parent: socket.socket, known: _Known) -> None:
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(parent, jobs), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
-        _Worker(parent, known).serve(jobs)
+        _Worker(parent, note, known).serve(jobs)
 
 
-def _fork(passed: socket.socket, asker: socket.socket, known: _Known) -> int:
+def _fork(passed: socket.socket, note: Note, asker: socket.socket, known: _Known) -> int:
     """A worker at the other end of ``passed``. This process has one thread, so nothing is left half done in it."""
     pid = os.fork()
     if pid:
         passed.close()
+        note.close()
         return pid
     try:
         asker.close()
-        _work(passed, known)
+        _work(passed, note, known)
     except BaseException:  # noqa: BLE001  # it must not go on as the process that it was forked from
         traceback.print_exc()
     finally:
@@ -188,9 +191,9 @@ def _serve(asker: socket.socket) -> None:
         if kind == b"S":
             known = _Known(codec.loads(data, Settings))
             continue
-        if passed and known:
+        if known and len(passed) == 2:
             known.read()
-            number = _fork(passed, asker, known)
+            number = _fork(socket.socket(fileno=passed[0]), Note(passed[1]), asker, known)
         else:
             number = _ended(int(data))
         send(asker, b"A", str(number).encode())

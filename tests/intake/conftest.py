@@ -14,7 +14,7 @@ from incomingd import fsio
 from incomingd.config import Config, QueueConfig
 from incomingd.config import reader as configuration
 from incomingd.intake.accounts import TimeBudget
-from incomingd.intake.claimed import Claimed
+from incomingd.intake.claimed import Claimed, Sealing
 from incomingd.intake.door import Desk, Door
 from incomingd.intake.hints import Hints
 from incomingd.intake.listing import Listings, read_listing
@@ -152,12 +152,13 @@ class Inbox:
     def seal(self, name: str) -> Seal:
         """Both steps, as if the .changes were by somebody who may upload what they list."""
         claimed = self.claimed_upload(name)
-        texts = seal_texts(claimed, 1 << 20)
-        if is_bare(claimed, texts):
-            return seal_bare(claimed, texts)
-        if texts.problems:
-            return texts
-        return seal_listed(claimed, texts, self.listed(texts, claimed.sealed))
+        with Sealing(claimed) as sealing:
+            texts = seal_texts(sealing, 1 << 20)
+            if is_bare(claimed, texts):
+                return seal_bare(sealing)
+            if texts.problems:
+                return texts
+            return seal_listed(sealing, self.listed(texts, claimed.sealed))
 
     def listed(self, texts: Seal, folder: Path) -> dict[str, int]:
         with fsio.directory(folder) as fd:

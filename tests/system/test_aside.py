@@ -28,7 +28,7 @@ class Faults:
         self.failures: dict[str, Exception] = {}
         self.at_once, self.most_at_once, self.tries = 0, 0, 0
         self._lock = threading.Lock()
-        self._install(monkeypatch, checking, "seal_listed", lambda words: words[1])
+        self._install(monkeypatch, checking, "seal_listed", lambda words: words[0].result())
         self._install(monkeypatch, Checkers, "check", lambda words: words[1].seal)
 
     def _install(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, seal: Callable[[Any], Any]) -> None:

@@ -57,7 +57,7 @@ _NONSENSE = """
 import os, socket, struct
 from incomingd.verify import worker
 
-def work(s, known):
+def work(s, note, known):
     def send(kind, data): s.sendall(struct.pack(">Ic", len(data), kind) + data)
     send(b"H", b"")
     while True:
