@@ -29,13 +29,16 @@ class ForeignFileError(OSError):
 
 
 @contextlib.contextmanager
-def directory(path: Path | str, dir_fd: int | None = None, *, through: bool = False) -> Iterator[int]:
-    """A descriptor of a directory, which must not be a link itself.
+def directory(
+    path: Path | str, dir_fd: int | None = None, *, through: bool = False, follow: bool = False
+) -> Iterator[int]:
+    """A descriptor of a directory, which must not be a link itself, or may be one (``follow``).
 
     ``through``: only to open what is in it; whoever watches it is not told, as of all others (open(2), ``O_PATH``).
     """
     how = os.O_PATH if through else os.O_RDONLY
-    fd = os.open(path, how | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    how |= os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    fd = os.open(path, how, dir_fd=dir_fd)
     try:
         yield fd
     finally:

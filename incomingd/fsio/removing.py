@@ -12,17 +12,18 @@ from incomingd.fsio.writing import TEMPORARY
 _DEEPEST = 100_000
 
 
-def remove_tree(path: Path, *, of: int | None = None) -> None:
+def remove_tree(path: Path, *, foreign: bool = True) -> None:
     """Remove ``path``, whatever it is, with all that is in it, following no link; nothing is done where it is gone.
 
     However deep: what is nested is moved up before it is emptied, so neither the stack nor the open descriptors grow.
 
-    ``of``: only that account's directories are emptied. Another one in there is removed if it holds nothing; if it
-    holds something, that stays and ``PermissionError`` is raised: who moved it there could not have removed it.
+    Without ``foreign`` only directories of the account that owns ``path`` are emptied. Another one in there is removed
+    if it holds nothing; if it holds something, that stays and ``PermissionError`` is raised: who moved it there could
+    not have removed it.
     """
     try:
         with directory(path) as fd:
-            _empty(fd, of)
+            _empty(fd, None if foreign else os.fstat(fd).st_uid)
         path.rmdir()
     except FileNotFoundError:
         return

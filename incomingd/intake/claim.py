@@ -41,13 +41,14 @@ def root_of(queue: QueueConfig) -> Path:
 
 @contextlib.contextmanager
 def opened(queue: QueueConfig) -> Iterator[int]:
-    """A descriptor of a queue's incoming directory, or of one for delayed uploads in it.
+    """A descriptor of a queue's incoming directory, which the operator may have made a link, or of one for delayed
+    uploads in it.
 
     What lies in incoming may be swapped by whoever may write there: below it no link is followed, and whoever takes
     something out does so by the descriptor. Raises ``OSError``.
     """
     if queue.delay is None:
-        with fsio.directory(root_of(queue)) as fd:
+        with fsio.directory(queue.path, follow=True) as fd:
             yield fd
         return
     with delayed.opened(queue) as fd:

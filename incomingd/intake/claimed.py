@@ -92,6 +92,9 @@ class Sealing:
         self._mine = Ownership(uid=os.geteuid())
         self._sealed: list[str] = []
         self._nested = ""
+        self._device: int | None = None
+        #: True if the sealed directory is new: no earlier try can have left something there.
+        self.is_first = False
 
     def __enter__(self) -> "Sealing":
         return self
@@ -248,6 +251,8 @@ class Sealing:
 
     def _earlier(self) -> list[str]:
         """What is in the sealed directory already: an earlier try renamed it out of the claim, or copied it."""
+        if self.is_first:
+            return []
         with machines(self._target):
             names = sorted(path.name for path in self._target.iterdir())
             for name in names:
@@ -268,8 +273,10 @@ class Sealing:
     @contextmanager
     def _reserved(self, sizes: Mapping[str, int], shown: Mapping[str, os.stat_result]) -> Iterator[Share]:
         """Set apart what copies of these files take. What can be renamed takes nothing."""
-        with machines(self._target):
-            device = self._target.stat().st_dev
+        if self._device is None:
+            with machines(self._target):
+                self._device = self._target.stat().st_dev
+        device = self._device
         copied = (
             min(size, shown[name].st_size)
             for name, size in sizes.items()

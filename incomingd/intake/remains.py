@@ -42,7 +42,7 @@ def reject_remains(places: Places, upload: Upload, queue: QueueConfig | None, ro
             if _is_sealed_in_part(upload, sealed):
                 most = min(queue.max_upload, places.config.limits.rejected_max)
                 _keep_claim(claim, sealed, queue, _Kept(kept, room, most))
-            _remove(claim)  # before what is sealed is moved: whether it was is known by it
+            fsio.remove_tree(claim, foreign=False)  # before what is sealed is moved: whether it was is known by it
         _keep_sealed(sealed, kept)
     except OSError as error:
         log.warning("%s: what it brought cannot all be moved to %s: %s", plain(upload), kept, error)
@@ -53,7 +53,7 @@ def discard_remains(places: Places, upload: Upload, queue: QueueConfig | None) -
     for path in (places.sealed(upload.id), places.claim(queue, upload.id) if queue else None):
         try:
             if path is not None:
-                _remove(path)
+                fsio.remove_tree(path, foreign=False)
         except OSError as error:
             log.warning("%s: %s cannot be removed: %s", plain(upload), path, error)
 
@@ -65,15 +65,6 @@ def _is_sealed_in_part(upload: Upload, sealed: Path) -> bool:
     return (
         upload.stage is not Stage.REJECTED and not upload.changes
     )  # it was withdrawn before its checks came to an end
-
-
-def _remove(path: Path) -> None:
-    """Remove a claim, or what is sealed."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    fsio.remove_tree(path, of=status.st_uid)
 
 
 def _keep_claim(claim: Path, sealed: Path, queue: QueueConfig, kept: "_Kept") -> None:

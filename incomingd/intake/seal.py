@@ -36,7 +36,7 @@ def seal_texts(sealing: Sealing, limit: int) -> Seal:
     claimed = sealing.claimed
     sealing.problems += _name_problems(claimed.upload)
     with machines(claimed.sealed):
-        fsio.make_directories(claimed.sealed, 0o700)
+        sealing.is_first = bool(fsio.make_directories(claimed.sealed, 0o700))
         if not os.path.lexists(claimed.claim):
             _take_up_again(claimed)
             if not os.path.lexists(claimed.claim) and not any(claimed.sealed.iterdir()):

@@ -191,7 +191,7 @@ class Checking:
             places=common.places,
             upload=upload,
             queue=queue,
-            members=common.uploads.members(upload.id),
+            members=None if upload.kind is UploadKind.DIRECTORY else common.uploads.members(upload.id),
             room=common.room,
         )
         authorisation = None

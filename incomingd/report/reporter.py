@@ -32,7 +32,7 @@ _MOMENT = 0.01
 #: Seconds between two rounds while uploads are on their way, and between two times that positions are written.
 _ROUND, _POSITIONS = 0.5, 1.0
 #: Rounds, which write the more the longer the queue is, take no more than one part of the time in this many.
-_SHARE = 20
+_SHARE = 50
 #: Seconds until a folder that could not be written is tried again.
 _TRY_AGAIN = 2.0
 #: Old status files that are removed at a time, some milliseconds' work, and seconds until there may be more.

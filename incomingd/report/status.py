@@ -36,8 +36,13 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 
 def render(upload: Upload, position: int | None) -> dict[str, Any]:
     """One upload as the contract has it. ``position`` counts the uploads ahead of it while it is queued."""
+    return {key: _printable(value) for key, value in _facts(upload, position).items()}
+
+
+def _facts(upload: Upload, position: int | None) -> dict[str, Any]:
+    """As :func:`render`, with texts as they came."""
     data = codec.plain_data(upload)
-    found = {
+    return {
         "schema": 1,
         "name": upload.name,
         "id": upload.id,
@@ -52,7 +57,12 @@ def render(upload: Upload, position: int | None) -> dict[str, Any]:
         **({"superseded_by": upload.superseded_by} if upload.superseded_by else {}),
         **{key: data[key] for key in ("warnings", "problems", "log")},
     }
-    return {key: _printable(value) for key, value in found.items()}
+
+
+def _told(value: Any) -> str:
+    """JSON with all its texts printable. Nearly all are: what JSON itself has escaped is looked at closer."""
+    text = _json(value)
+    return text if text.isprintable() and "\\" not in text else _json(_printable(value))
 
 
 def _printable(value: Any) -> Any:
@@ -183,7 +193,7 @@ class StatusFiles:
 
     def _write(self, upload: Upload, is_newest: bool) -> None:
         position = self._positions.get(upload.id) if upload.stage is Stage.QUEUED and not upload.delayed else None
-        members = {key: _json(value) for key, value in render(upload, position).items()}
+        members = {key: _told(value) for key, value in _facts(upload, position).items()}
         self._entries[upload.id] = (upload.stage, _entry(members))
         if self._removed_to and upload.finished_at and upload.finished_at <= self._removed_to:
             return  # index.json may list it still
@@ -218,7 +228,7 @@ class StatusFiles:
         ended = (self._entries[number] for number in self._last if number in self._entries)
         index = {
             "schema": "1",
-            "health": _json(_printable(codec.plain_data(self._health()))),
+            "health": _told(codec.plain_data(self._health())),
             "in_flight": _lines(in_flight),
             "ended": _lines(entry for stage, entry in ended if stage.ended),
         }

@@ -1,8 +1,8 @@
 """Runs gpgv, within limits: what it puts out as signed, and what it says in its status lines."""
 
+import contextlib
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 from incomingd.errors import Retry
@@ -18,6 +18,9 @@ _MAX_STATUS = 1 << 20
 PROCESSOR = 5
 #: Where gpgv's messages for people go. A check worker can open nothing for writing: it has this from before.
 _NOWHERE = os.open(os.devnull, os.O_RDWR)
+#: The descriptor on which gpgv writes its status.
+_STATUS = 3
+_BLOCK = 1 << 16
 
 
 def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
@@ -30,7 +33,7 @@ def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
     status_fd = os.memfd_create("status")
     try:
         command = ["gpgv", "--homedir", str(keyring.parent), "--keyring", str(keyring)]
-        command += ["--status-fd", str(status_fd), "--output", "-", "-"]
+        command += ["--status-fd", str(_STATUS), "--output", "-", "-"]
         code, output = _ended(command, data, status_fd)
         lines = os.pread(status_fd, _MAX_STATUS, 0).decode("utf-8", "replace").split("\n")
     except FileNotFoundError as error:
@@ -48,20 +51,45 @@ def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
 
 
 def _ended(command: list[str], data: bytes, status_fd: int) -> tuple[int, bytes]:
-    """Exit status, as of ``Popen.returncode``, and output."""
+    """Exit status, as of ``Popen.returncode``, and output.
+
+    posix_spawn(3), since Popen costs 0.13 ms more for each text: as much as to check a small .changes.
+    """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    with limits.processor_of_children(PROCESSOR):
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=_NOWHERE,
-            pass_fds=[status_fd],
-            env=environment,
-        )
-    with process:
-        output, _ = process.communicate(data)
-    return process.returncode, output
+    with contextlib.ExitStack() as stack:
+        given = _opened(stack, os.memfd_create("signed"))
+        _write(given, data)
+        ours, theirs = os.pipe()
+        _opened(stack, ours)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate((given, theirs, _NOWHERE, status_fd))]
+            with limits.processor_of_children(PROCESSOR):
+                # Python ignores these two; gpgv is to end by them.
+                reset = [signal.SIGPIPE, signal.SIGXFSZ]
+                pid = os.posix_spawnp(command[0], command, environment, file_actions=actions, setsigdef=reset)
+        finally:
+            os.close(theirs)
+        try:
+            output = b"".join(iter(lambda: os.read(ours, _BLOCK), b""))
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return ended, output
+
+
+def _opened(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Have ``fd`` read as ``data`` from its begin."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
 
 
 def _readable(keyring: Path) -> None:

@@ -110,6 +110,7 @@ class _Worker:
         self._server = server
         self._socket: socket.socket | None = None
         self._note: Note | None = None
+        self._statm = -1  # kept open: it is read after each check
         self._pid = 0  # none yet, or no longer its own
         self._killed = False
         self._ending = threading.Lock()
@@ -186,6 +187,9 @@ class _Worker:
         if self._note is not None:
             self._note.close()
             self._note = None
+        if self._statm >= 0:
+            os.close(self._statm)
+            self._statm = -1
         with self._ending:
             ended, self._pid = self._server.wait(self._pid), 0
             return ended
@@ -208,8 +212,10 @@ class _Worker:
         if self.checks >= _MAX_CHECKS or self.texts:  # what a text may be is small
             return self.checks >= _MAX_CHECKS
         try:
-            pages = int(Path(f"/proc/{self._pid}/statm").read_text(encoding="ascii").split()[1])
-        except OSError:  # it has just ended
+            if self._statm < 0:
+                self._statm = os.open(f"/proc/{self._pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+            pages = int(os.pread(self._statm, 100, 0).split()[1])
+        except (OSError, IndexError):  # it has just ended
             return True
         return pages * _PAGE > _MAX_SIZE
 
@@ -254,12 +260,8 @@ def _lines(data: bytes) -> list[str]:
     return [plain(line) for line in data[-_MOST_WORDS:].decode("utf-8", "replace").splitlines()]
 
 
-def _identities(settings: Settings) -> tuple[tuple[int, int] | None, ...]:
-    """Which file each name means now; one that is replaced is another one."""
-    return tuple(map(_identity, settings.files))
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a name means now; one that is replaced is another one."""
     try:
         status = path.stat()
     except OSError:
@@ -284,9 +286,11 @@ class Checkers:
         All uploads lie in ``folders``, which have to be there: nothing else can be read.
         """
         self._settings = Settings(config=config, home=home, folders=tuple(folders))
+        self._files = self._settings.files
         self._command = command
         self._server: ForkServer | None = None
-        self._free = threading.Condition()
+        self._lock = threading.Lock()
+        self._free = {texts: threading.Condition(self._lock) for texts in (True, False)}
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = False
@@ -382,9 +386,9 @@ class Checkers:
         return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=worker.reading())
 
     def _take(self, *, texts: bool) -> _Worker:
-        with self._free:
-            while not self._closed and len(self._busy) >= self._most():
-                self._free.wait()
+        with self._lock:
+            while not self._closed and sum(one.texts is texts for one in self._busy) >= self._most():
+                self._free[texts].wait()
             if self._closed:
                 raise Retry("the daemon ends")
             terms = self._terms()
@@ -402,7 +406,7 @@ class Checkers:
         return worker
 
     def _terms(self) -> _Terms:
-        return _Terms(settings=self._settings, files=_identities(self._settings))
+        return _Terms(settings=self._settings, files=tuple(map(_identity, self._files)))
 
     def _fork_server(self) -> ForkServer:
         if self._server is None or not self._server.is_there():
@@ -412,15 +416,19 @@ class Checkers:
     def _most(self) -> int:
         return self._settings.config.service.workers or _CORES
 
+    def _tell_all(self) -> None:
+        for free in self._free.values():
+            free.notify_all()
+
     def _give_back(self, worker: _Worker, *, keep: bool) -> None:
         worker.rested_at = time.monotonic()
-        with self._free:
+        with self._lock:
             self._busy.discard(worker)
             alike = sum(one.texts is worker.texts for one in (*self._idle, *self._busy))
             keep = keep and not self._closed and alike < self._most()
             if keep:
                 self._idle.append(worker)
-            self._free.notify()
+            self._free[worker.texts].notify()
         if not keep:
             worker.discard()
 
@@ -448,7 +456,7 @@ class Checkers:
     def rest(self) -> float:
         """End workers that have been idle for long; the seconds until the next one will have been."""
         now = time.monotonic()
-        with self._free:
+        with self._lock:
             tired = [worker for worker in self._idle if now - worker.rested_at >= _IDLE]
             self._idle = [worker for worker in self._idle if worker not in tired]
             due = min((worker.rested_at + _IDLE - now for worker in self._idle), default=float("inf"))
@@ -458,18 +466,19 @@ class Checkers:
 
     def reload(self, config: Config) -> None:
         """Take up a new configuration: from the next check on."""
-        with self._free:
+        with self._lock:
             self._settings = replace(self._settings, config=config)
-            self._free.notify_all()
+            self._files = self._settings.files
+            self._tell_all()
 
     def close(self) -> None:
         """End all workers; checks that are under way end with ``Retry``."""
-        with self._free:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
             for worker in self._busy:
                 worker.kill()
-            self._free.notify_all()
+            self._tell_all()
         self._external.close()
         for worker in idle:
             worker.discard()

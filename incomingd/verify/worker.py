@@ -13,8 +13,8 @@ import errno
 import faulthandler
 import gc
 import os
-import queue
 import resource
+import select
 import signal
 import socket
 import threading
@@ -33,7 +33,7 @@ from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
 from incomingd.verify.protocol import Note, Request, Settings, Step, receive, receive_with, send
 
-#: What a worker may write anywhere: gpgv's status lines.
+#: What a worker may write anywhere, if no signed text may be larger: such a text for gpgv, and gpgv's status lines.
 _FILE_SIZE = 1 << 20
 _OPEN_FILES = 64
 #: What is wrong here is wrong with the machine, not with the upload.
@@ -72,10 +72,10 @@ class _Worker:
         self._config = known.config
         self._keyring = known.keyring
 
-    def serve(self, jobs: "queue.SimpleQueue[bytes]") -> None:
+    def serve(self) -> None:
         send(self._parent, b"H", b"")
         while True:
-            kind, data = self._answer(jobs.get())
+            kind, data = self._answer(receive(self._parent)[1])
             send(self._parent, kind, data)
 
     def _answer(self, data: bytes) -> tuple[bytes, bytes]:
@@ -134,7 +134,7 @@ def _limit(config: Config) -> None:
 def _confine() -> None:
     """What holds for the process that workers are forked from, for all of them, and for gpgv below them."""
     limits.end_first()
-    limits.at_most({resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: _FILE_SIZE, resource.RLIMIT_NOFILE: _OPEN_FILES})
+    limits.at_most({resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: _OPEN_FILES})
     # systemd signals a whole unit. The daemon ends its workers, or an upload would look as if it had killed one.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -142,24 +142,23 @@ def _confine() -> None:
     profiles.confine_worker()
 
 
-def _listen(parent: socket.socket, jobs: "queue.SimpleQueue[bytes]") -> None:
-    """Take in jobs; when the parent is gone, end this process and all that it has started, at once."""
-    try:
-        while True:
-            jobs.put(receive(parent)[1])
-    except (EOFError, OSError, ValueError):
-        os.kill(0, signal.SIGKILL)
+def _end_with(parent: socket.socket) -> None:
+    """When the parent is gone, end this process and all that it has started, at once. Jobs do not wake it."""
+    gone = select.poll()
+    gone.register(parent, select.POLLRDHUP)
+    gone.poll()
+    os.kill(0, signal.SIGKILL)
 
 
 def _work(parent: socket.socket, note: Note, known: _Known) -> None:
     """Be a worker until the parent is gone."""
     os.setsid()  # what it starts ends with it
+    limits.at_most({resource.RLIMIT_FSIZE: max(_FILE_SIZE, known.config.max_text)})
     # Of a thread that is there already landlock would take nothing away.
     profiles.confine_to_uploads([*known.settings.folders, *known.settings.files], known.system)
-    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(parent, jobs), daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):
-        _Worker(parent, note, known).serve(jobs)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError, EOFError):
+        _Worker(parent, note, known).serve()
 
 
 def _fork(passed: socket.socket, note: Note, asker: socket.socket, known: _Known) -> int:

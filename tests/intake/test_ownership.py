@@ -222,7 +222,7 @@ def test_only_the_owners_directories_are_emptied(tmp_path: Path) -> None:
         os.chown(path, ALICE if path.name in ("theirs", "precious", "empty") else MALLORY, 0)
     for _ in range(2):
         with pytest.raises(PermissionError, match="other accounts"):
-            fsio.remove_tree(tree, of=MALLORY)
+            fsio.remove_tree(tree, foreign=False)
         assert [path.name for path in tree.rglob("*") if path.is_file()] == ["precious"]
         assert len(list(tree.iterdir())) == 1
     fsio.remove_tree(tree)
