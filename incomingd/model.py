@@ -18,8 +18,14 @@ UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}", re.ASCII)
 NAME_KEPT = timedelta(days=1)
 #: The name of a file inside an upload, at most 255 bytes. Everything that goes into a path has matched it.
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,254}", re.ASCII)
-#: A source or binary package's name (Debian Policy 5.6.1 and 5.6.7).
-PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
+#: A source or binary package's name as dpkg and apt both read it (lib/dpkg/parsehelp.c). Capitals dpkg folds, and apt
+#: does not.
+PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*", re.ASCII)
+#: One as Debian has it (Debian Policy 5.6.1 and 5.6.7).
+POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
+#: The name of a package's file that comes without a .changes: what builders write, all in printable ASCII. In the pool
+#: it is called by its control file.
+LOOSE_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_ %:@,()-]{0,254}", re.ASCII)
 #: A field of a stanza (Debian Policy 5.1): printable ASCII without blank and colon, and not # or - at the beginning.
 FIELD_NAME = re.compile(r"(?![#-])[!-9;-~]+", re.ASCII)
 #: Its value. Each line after the first begins with a blank and is not blank: dpkg and python-debian end a stanza there.
@@ -46,7 +52,8 @@ class Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """A file whose bytes the daemon has read itself: sealed, or in the pool. ``name`` matches :data:`FILE_NAME`."""
+    """A file whose bytes the daemon has read itself: sealed, or in the pool. ``name`` matches :data:`FILE_NAME`, or, of
+    a package that came without a .changes, :data:`LOOSE_FILE_NAME`."""
 
     name: str
     size: int
@@ -81,6 +88,11 @@ class BinaryPackage:
     section: str
     priority: str
     control: Fields
+
+    @property
+    def pool_name(self) -> str:
+        """Its file's name in the pool: that which dpkg-deb(1) gives it, whatever its builder has called it."""
+        return f"{self.package}_{without_epoch(self.version)}_{self.architecture}.{self.kind}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from incomingd.config.values import (
     flag,
     list_of,
     one_of,
+    section,
     size,
     stanza_size,
     text,
@@ -69,7 +70,8 @@ class ChecksConfig:
     source_formats: tuple[str, ...] = _setting(
         list_of(one_of("1.0", "3.0 (native)", "3.0 (quilt)"), at_least=1), ("1.0", "3.0 (native)", "3.0 (quilt)")
     )
-    extra_sections: tuple[str, ...] = _setting(list_of(word), ())
+    extra_sections: tuple[str, ...] = _setting(list_of(section), ())
+    strict: bool = _setting(flag, False)
     worker_cpu: float = _setting(duration, 120.0)
     worker_time: float = _setting(duration, 600.0)
     worker_memory: int = _setting(size, 512 << 20)

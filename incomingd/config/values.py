@@ -67,6 +67,13 @@ def word(value: Any) -> str:
     raise BadValueError("a name of letters, digits and . + ~ _ -, the first a letter or digit")
 
 
+def section(value: Any) -> str:
+    """A section without its component, or ``*`` for every one."""
+    if value == "*":
+        return "*"
+    return word(value)
+
+
 def component(value: Any) -> str:
     """A component, perhaps with one slash (``updates/main``)."""
     if isinstance(value, str) and _COMPONENT.fullmatch(value):

@@ -17,7 +17,16 @@ from incomingd.config import Config, SuiteConfig
 from incomingd.errors import Retry
 from incomingd.importing.remote import Server, TooLongError
 from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
-from incomingd.model import FILE_NAME, BinaryKind, FileEntry, Problem, SourcePackage, plain, pool_directory
+from incomingd.model import (
+    FILE_NAME,
+    LOOSE_FILE_NAME,
+    BinaryKind,
+    FileEntry,
+    Problem,
+    SourcePackage,
+    plain,
+    pool_directory,
+)
 from incomingd.publish.stanza import packages_stanza, size_faults, sources_stanza
 from incomingd.verify import deb822, overrides, policy
 from incomingd.verify.binary import check_alone
@@ -74,7 +83,7 @@ class Reader:
         package: StagedPackage | None = None
         self._warnings = []
         try:
-            if not FILE_NAME.fullmatch(name):
+            if not (FILE_NAME if name.endswith(".dsc") else LOOSE_FILE_NAME).fullmatch(name):
                 problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))]
             elif name.endswith(".dsc"):
                 package, problems = self._source(number, origin)
@@ -179,13 +188,14 @@ class Reader:
             entry,
             self._component(origin),
             self._task.now,
-            max_stanza=self._task.suite.checks.max_stanza,
+            checks=self._task.suite.checks,
+            overridden=self._overrides,
         )
         self._warnings += outcome.warnings
         if outcome.package is None or outcome.problems:
             return None, list(outcome.problems)
         binary = self._overrides.placed(outcome.package, self._component(origin))
-        where = f"{pool_directory(binary.component, binary.source)}/{entry.name}"
+        where = f"{pool_directory(binary.component, binary.source)}/{binary.pool_name}"
         family = "debian-installer/" if binary.kind is BinaryKind.UDEB else ""
         suite = self._task.suite
         architectures = suite.binary_architectures if binary.architecture == "all" else (binary.architecture,)
@@ -200,7 +210,7 @@ class Reader:
             sha256=entry.digests.sha256,
             stanza=packages_stanza(binary, where, self._task.config.publish),
             sections=tuple(f"{binary.component}/{family}binary-{arch}" for arch in architectures),
-            files=(StagedFile(path=where, file=entry, staged=staged),),
+            files=(StagedFile(path=where, file=replace(entry, name=binary.pool_name), staged=staged),),
         )
         return package, []
 

@@ -6,6 +6,7 @@ What :mod:`.seal` does in its steps is made of this; the rules are there.
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from incomingd.intake import ownership
 from incomingd.intake.ownership import Ownership
 from incomingd.intake.room import Room, Share
 from incomingd.intake.scan import BINARIES, CHANGES, SLACK, entries, nested
-from incomingd.model import FILE_NAME, FileEntry, Problem, Seal, Upload, UploadKind, plain
+from incomingd.model import FILE_NAME, LOOSE_FILE_NAME, FileEntry, Problem, Seal, Upload, UploadKind, plain
 from incomingd.places import Places
 
 _KINDS = {
@@ -165,7 +166,7 @@ class Sealing:
         with self._reserved(debs, shown) as share:
             for name, status in sorted(shown.items()):
                 if name in debs:
-                    if self._is_good(name, status):
+                    if self._is_good(name, status, LOOSE_FILE_NAME):
                         self._seal(fd, name, _Limit(debs[name], rules.CHANGED_WHILE_READ, "it had"), share)
                 elif self._is_regular(name, status) and self._is_mine(name, status):
                     self._left_out.append(plain(name))
@@ -232,11 +233,11 @@ class Sealing:
         self._foreign(name, status.st_uid)
         return False
 
-    def _is_good(self, name: str, status: os.stat_result) -> bool:
-        """True for a regular file with a name that a .changes can list."""
+    def _is_good(self, name: str, status: os.stat_result, allowed: re.Pattern[str] = FILE_NAME) -> bool:
+        """True for a regular file with a name that is allowed: by default one that a .changes can list."""
         if not self._is_regular(name, status):
             return False
-        if not FILE_NAME.fullmatch(name):
+        if not allowed.fullmatch(name):
             self._problem(rules.BAD_FILE_NAME, f'"{plain(name)}" has characters that a file name may not have', name)
             return False
         return True

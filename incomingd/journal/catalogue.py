@@ -21,11 +21,13 @@ from incomingd.model import CheckedChanges, Digests, FileEntry, split_section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFile:
-    """One file of the pool; ``file.name`` is the last part of ``path``."""
+    """One file of the pool; ``file.name`` is the last part of ``path``. ``sealed_as`` is its name in the upload that
+    brings it, if that is another."""
 
     path: str
     file: FileEntry
     gone: bool = False
+    sealed_as: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -167,8 +167,8 @@ def _binary(work: _Work, binary: BinaryPackage) -> None:
     key = PackageKey(kind=binary.kind, name=binary.package, version=binary.version, architecture=binary.architecture)
     binary = replace(binary, component=_component(work, key, binary.component))
     directory = pool_directory(binary.component, binary.source)
-    path = f"{directory}/{binary.file.name}"
-    replaced = _pool_files(draft, directory, [(binary.file, True)])
+    path = f"{directory}/{binary.pool_name}"
+    replaced = _pool_files(draft, directory, [(replace(binary.file, name=binary.pool_name), True)], binary.file.name)
     package = Package(
         key=key,
         source=binary.source,
@@ -258,7 +258,9 @@ def _has_source(
     )
 
 
-def _pool_files(draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry, bool]]) -> set[str]:
+def _pool_files(
+    draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry, bool]], sealed_as: str = ""
+) -> set[str]:
     """Each wanted file is in the pool with the same bytes, or comes with the upload and its name is free.
 
     The files whose names had other bytes until they left the pool.
@@ -272,7 +274,7 @@ def _pool_files(draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry,
             if not _same(there.file, file):
                 draft.problems.append(_conflict(path, there.file, file))
         elif in_upload:
-            draft.pool[path] = PoolFile(path=path, file=file)
+            draft.pool[path] = PoolFile(path=path, file=file, sealed_as=sealed_as)
             if there is not None and not _same(there.file, file):
                 replaced.add(file.name)
         else:

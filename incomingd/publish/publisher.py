@@ -201,7 +201,7 @@ class Publisher:
 
     def _place(self, accepted: Iterable[_Accepted]) -> None:
         self._pool.place(
-            (file, self._places.sealed(one.upload.id) / file.file.name)
+            (file, self._places.sealed(one.upload.id) / (file.sealed_as or file.file.name))
             for one in accepted
             for file in one.decision.pool
         )

@@ -138,6 +138,8 @@ def _signed(one: Authorised, config: Config) -> tuple[object, ...]:
 def _binary(binary: BinaryPackage, suites: Iterable[SuiteConfig]) -> Iterator[str]:
     yield from _misspelled([binary.package, binary.source], [binary.version, binary.source_version])
     yield from _misplaced(binary.component, suites)
+    if not FILE_NAME.fullmatch(binary.pool_name):
+        yield f"{plain(binary.pool_name)} is no file name"
     if not all(binary.architecture in ("all", *suite.binary_architectures) for suite in suites):
         yield f"no suite has the architecture {plain(binary.architecture)}"
     yield from _no_stanza((*binary.control, ("Section", binary.section), ("Priority", binary.priority)))

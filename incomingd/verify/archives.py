@@ -63,14 +63,16 @@ def ar_members(path: Path) -> list[ArMember]:
 def _ar_member(header: bytes, offset: int) -> ArMember:
     if len(header) < _AR_HEADER or header[58:60] != b"`\n":
         raise ArchiveError(f"there is no ar header at byte {offset - _AR_HEADER}")
-    numbers = (header[16:28], header[48:58])
-    if not all(_DECIMAL.fullmatch(number) for number in numbers):
+    date, size = header[16:28], header[48:58]
+    # Nothing depends on the date: some builders leave it out, with owner and mode.
+    if not _DECIMAL.fullmatch(size) or not (_DECIMAL.fullmatch(date) or date.isspace()):
         raise ArchiveError(f"the ar header at byte {offset - _AR_HEADER} has a number that is none")
     try:
-        name = header[:16].decode("ascii").rstrip(" ")
+        # GNU ar ends names with a slash; dpkg and apt leave it out.
+        name = header[:16].decode("ascii").rstrip(" ").removesuffix("/")
     except UnicodeDecodeError:
         raise ArchiveError("an ar member's name is not ASCII") from None
-    return ArMember(name=name, offset=offset, size=int(numbers[1]), mtime=int(numbers[0]))
+    return ArMember(name=name, offset=offset, size=int(size), mtime=int(date.strip() or b"0"))
 
 
 class _Part(io.RawIOBase):

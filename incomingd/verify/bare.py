@@ -64,7 +64,7 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     """Check .debs that came alone."""
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    most = context.suite.checks.max_stanza
+    checks = context.suite.checks
     found: dict[tuple[str, str], list[BinaryPackage]] = {}
     into = (context.suite,)
     said = overrides.load(into)
@@ -75,7 +75,9 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
 
     for entry in debs:
         context.reading(entry.name)
-        outcome = check_alone(context.folder / entry.name, entry, component, context.now, spare, max_stanza=most)
+        outcome = check_alone(
+            context.folder / entry.name, entry, component, context.now, spare, checks=checks, overridden=said
+        )
         problems += outcome.problems
         warnings += outcome.warnings
         if outcome.package:
@@ -109,8 +111,9 @@ def _misplaced(packages: Sequence[BinaryPackage], suite: SuiteConfig) -> Iterato
         binaries=frozenset(package.package for package in packages),
         rows=rows,
     )
-    yield from files.kinds(promise, suite.checks.extra_sections)
-    yield from policy.places(promise, (suite,), lambda _, section: section)
+    known = {package.file.name: package.architecture for package in packages}
+    yield from files.kinds(promise)
+    yield from policy.places(promise, (suite,), lambda _, section: section, known)
 
 
 def _checked(source: str, version: str, packages: Sequence[BinaryPackage], suite: SuiteConfig) -> CheckedChanges:

@@ -7,24 +7,35 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from incomingd import rules
-from incomingd.model import PACKAGE_NAME, BinaryKind, BinaryPackage, FileEntry, Problem, plain, without_epoch
-from incomingd.verify import control, deb822, relations
+from incomingd.config import ChecksConfig
+from incomingd.model import (
+    FILE_NAME,
+    PACKAGE_NAME,
+    POLICY_NAME,
+    BinaryKind,
+    BinaryPackage,
+    FileEntry,
+    Problem,
+    plain,
+)
+from incomingd.verify import control, deb822, files, relations
 from incomingd.verify.archives import ArMember, ar_members, tar_stream
 from incomingd.verify.changes import VERSION
 from incomingd.verify.deb822 import Stanza
+from incomingd.verify.overrides import Overrides
 from incomingd.verify.streams import ArchiveError, CompressionError, Spare
 from incomingd.verify.tar import Content, Kind, TarMember
 
 _CONTROL = re.compile(r"control\.tar(?:\.(gz|xz|zst))?", re.ASCII)
 _DATA = re.compile(r"data\.tar(?:\.(gz|xz|bz2|zst|lzma))?", re.ASCII)
+#: What the names of the members begin with that dpkg and apt read.
+_READ = ("debian-binary", "control.tar", "data.tar")
 #: dpkg reads the first line only (deb(5)).
 _FORMAT = re.compile(rb"2\.[0-9]{1,9}\n.*", re.DOTALL)
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
-_SOURCE = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:\s+\(([^()\s]+)\))?", re.ASCII)
+_SOURCE = re.compile(r"([a-z0-9][a-z0-9+._-]*)(?:\s+\(([^()\s]+)\))?", re.ASCII)
 _REQUIRED = ("Package", "Version", "Architecture", "Maintainer", "Description")
 _CONTROL_BYTES, _CONTROL_MEMBERS = 32 << 20, 1000
-#: The most of a control file if nothing else is configured.
-_MAX_STANZA = 1 << 20
 #: A package that unpacks to more than this is none.
 _DATA_BYTES = 1 << 40
 _AHEAD = timedelta(hours=24)
@@ -44,7 +55,7 @@ class BinaryContext:
     sourceful: bool
     now: datetime
     spare: Spare = field(default_factory=Spare)
-    max_stanza: int = _MAX_STANZA
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +69,20 @@ class BinaryOutcome:
 
 def check_binary(path: Path, entry: FileEntry, context: BinaryContext) -> BinaryOutcome:
     """Check the sealed file at ``path`` against its own control file and the .changes."""
-    stanza, problems = _read(path, entry.name, context.now, context.spare, context.max_stanza)
+    checks = context.checks
+    stanza, problems = _read(path, entry.name, context.now, context.spare, checks.max_stanza)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
-    package = _package(stanza, entry, context.section, context.priority, context.component)
+    package = _package(stanza, entry, context.section, context.priority, context.component, checks)
     problems += [*_promise(stanza, package), *_against_changes(stanza, package, context)]
-    return _outcome(package, problems, stanza)
+    return _outcome(package, problems, [], stanza, checks)
 
 
-def _outcome(package: BinaryPackage, problems: list[Problem], stanza: Stanza) -> BinaryOutcome:
-    warnings = control.warnings(stanza, package.file.name)
+def _outcome(
+    package: BinaryPackage, problems: list[Problem], style: list[Problem], stanza: Stanza, checks: ChecksConfig
+) -> BinaryOutcome:
+    warnings = list(control.warnings(stanza, package.file.name))
+    (problems if checks.strict else warnings).extend([*_style(package), *style])
     return BinaryOutcome(package=package, problems=tuple(problems), warnings=tuple(warnings))
 
 
@@ -78,19 +93,21 @@ def check_alone(
     now: datetime,
     spare: Spare | None = None,
     *,
-    max_stanza: int = _MAX_STANZA,
+    checks: ChecksConfig,
+    overridden: Overrides,
 ) -> BinaryOutcome:
     """Check a file that comes without a .changes: its control file says its section and priority.
 
-    ``component`` gives the component of a section and a file's name.
+    ``component`` gives the component of a section and a file's name. What ``overridden`` says of it comes first.
     """
-    stanza, problems = _read(path, entry.name, now, spare or Spare(), max_stanza)
+    stanza, problems = _read(path, entry.name, now, spare or Spare(), checks.max_stanza)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
-    section = stanza.get("Section") or "misc"
-    package = _package(stanza, entry, section, stanza.get("Priority") or "optional", component(section, entry.name))
+    section, priority = overridden.of_binary(stanza.get("Package"), stanza.get("Section"), stanza.get("Priority"))
+    style = list(files.style(entry.name, section, priority, checks.extra_sections))
+    package = _package(stanza, entry, section, priority, component(section, entry.name), checks)
     problems += _promise(stanza, package)
-    return _outcome(package, problems, stanza)
+    return _outcome(package, problems, style, stanza, checks)
 
 
 def _read(path: Path, name: str, now: datetime, spare: Spare, max_stanza: int) -> tuple[Stanza | None, list[Problem]]:
@@ -141,14 +158,21 @@ _RULES = {
 
 
 def _parts(path: Path, members: list[ArMember]) -> tuple[ArMember, ArMember]:
-    """control.tar and data.tar, behind debian-binary, with members that begin with _ between them."""
+    """control.tar and data.tar, behind debian-binary, with members that begin with _ between them.
+
+    Behind data.tar others may follow, such as signatures: none twice, and none that dpkg or apt could take for one of
+    the three.
+    """
     names = [member.name for member in members]
     plain_members = [member for member in members if not member.name.startswith("_")]
-    if any("/" in name for name in names):
-        raise ArchiveError("an ar member's name has a slash")
-    if not names or names[0] != "debian-binary" or len(plain_members) != 3 or names[-1] != plain_members[-1].name:
+    if any("/" in name or not name for name in names):
+        raise ArchiveError("an ar member's name has a slash, or is empty")
+    if not names or names[0] != "debian-binary" or len(plain_members) < 3:
         raise ArchiveError(f"its members are {plain(', '.join(names[:5]))}, not debian-binary, control.tar, data.tar")
-    first, second, third = plain_members
+    first, second, third = plain_members[:3]
+    behind = [member.name for member in members[members.index(third) + 1 :]]
+    if len(set(names)) < len(names) or any(name.startswith(_READ) for name in behind):
+        raise ArchiveError(f"its members are {plain(', '.join(names[:9]))}: one is there twice, or could be taken so")
     with path.open("rb") as file:
         file.seek(first.offset)
         version = file.read(min(first.size, 100))
@@ -223,7 +247,9 @@ def _read_data(path: Path, member: ArMember, spare: Spare) -> float:
     return latest
 
 
-def _package(stanza: Stanza, entry: FileEntry, section: str, priority: str, component: str) -> BinaryPackage:
+def _package(
+    stanza: Stanza, entry: FileEntry, section: str, priority: str, component: str, checks: ChecksConfig
+) -> BinaryPackage:
     version = stanza.get("Version")
     match = _SOURCE.fullmatch(stanza.get("Source").strip())
     return BinaryPackage(
@@ -235,8 +261,8 @@ def _package(stanza: Stanza, entry: FileEntry, section: str, priority: str, comp
         source=match[1] if match else stanza.get("Package"),
         source_version=(match[2] if match else None) or version,
         component=component,
-        section=section,
-        priority=priority,
+        section=files.section(section, checks.extra_sections),
+        priority=files.priority(priority),
         control=stanza.fields,
     )
 
@@ -257,10 +283,10 @@ def _promise(stanza: Stanza, package: BinaryPackage) -> Iterator[Problem]:
     if architecture and (wild or not _ARCHITECTURE.fullmatch(architecture)):
         yield rules.BAD_BINARY_ARCHITECTURE.problem(f'Architecture is "{plain(architecture)}"', file=name)
         architecture = ""
-    wanted = f"{package.package}_{without_epoch(package.version)}_{architecture}.{package.kind}"
     # A name made of what is missing or wrong advises nobody.
-    if package.package and package.version and architecture and name != wanted:
-        yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(wanted)}", file=name)
+    if package.package and package.version and architecture and not FILE_NAME.fullmatch(package.pool_name):
+        found = f"its control file makes it {plain(package.pool_name)}, which no file in the pool can be called"
+        yield rules.DEB_FILE_NAME.problem(found, file=name)
     kind = stanza.get("Package-Type") or package.kind
     if kind != package.kind:
         yield rules.DEB_FILE_NAME.problem(
@@ -268,6 +294,15 @@ def _promise(stanza: Stanza, package: BinaryPackage) -> Iterator[Problem]:
         )
     for fault in relations.faults(stanza, relations.BINARY_FIELDS, source=False):
         yield rules.BAD_RELATION.problem(plain(fault), file=name)
+
+
+def _style(package: BinaryPackage) -> Iterator[Problem]:
+    """What dpkg installs and apt reads without doubt, and Debian would not take."""
+    name = package.file.name
+    if package.package and name != package.pool_name:
+        yield rules.DEB_FILE_NAME.problem(f"its control file makes it {plain(package.pool_name)}", file=name)
+    if package.package and not POLICY_NAME.fullmatch(package.package):
+        yield rules.BAD_PACKAGE_NAME.problem(f'Package is "{plain(package.package)}"', file=name)
 
 
 def _against_changes(stanza: Stanza, package: BinaryPackage, context: BinaryContext) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ Reads sealed files and runs gpgv, nothing else. The environment's failures come 
 from incomingd import rules
 from incomingd.config import ChecksConfig
 from incomingd.model import (
+    POLICY_NAME,
     BinaryPackage,
     CheckedChanges,
     CheckReport,
@@ -121,9 +122,10 @@ class _OneChanges:
     def run(self) -> CheckedChanges:
         """Check all of it; what is returned counts only if there are no problems."""
         changes = self.authorised.changes
-        self._wrong(*policy.places(changes, self.suites, self.overrides.section))
-        self._wrong(*files.kinds(changes, self.checks.extra_sections))
-        self._wrong(*files.architectures(changes, self.name))
+        self._wrong(*files.kinds(changes))
+        if not POLICY_NAME.fullmatch(changes.source):
+            self._style(rules.BAD_PACKAGE_NAME.problem(f"Source is {changes.source}", file=self.name))
+        self._style(*files.sections(changes, self.checks.extra_sections, self.overrides.of_file))
         binaries: list[BinaryPackage] = []
         sources: list[SourcePackage] = []
         others: list[FileEntry] = []
@@ -146,6 +148,9 @@ class _OneChanges:
             elif kind is Kind.BUILDINFO:
                 self._buildinfo(row)
                 others.append(sealed)
+        known = {binary.file.name: binary.architecture for binary in binaries}
+        self._wrong(*policy.places(changes, self.suites, self.overrides.section, known))
+        self._wrong(*files.architectures(changes, self.name, known))
         listed = {row.name for row in changes.rows}
         absent = list(files.absent(changes, self.upload.sealed, self.job.seal, sources))
         self._wrong(*absent)
@@ -171,6 +176,10 @@ class _OneChanges:
     def _wrong(self, *problems: Problem) -> None:
         self.upload.problems.extend(problems)
 
+    def _style(self, *problems: Problem) -> None:
+        """What Debian would not take, and apt and dpkg do."""
+        (self.upload.problems if self.checks.strict else self.upload.warnings).extend(problems)
+
     def _component(self, section: str, file: str) -> str:
         return policy.component(section, self.suites, file)
 
@@ -187,7 +196,7 @@ class _OneChanges:
             sourceful="source" in changes.architectures,
             now=self.job.now,
             spare=self.upload.spare,
-            max_stanza=self.checks.max_stanza,
+            checks=self.checks,
         )
         outcome = check_binary(self.job.folder / row.name, sealed, context)
         self._wrong(*outcome.problems)

@@ -5,7 +5,7 @@ asked elsewhere (:mod:`.binary`, :mod:`.source`).
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum, auto
 
 from incomingd import rules
@@ -16,6 +16,8 @@ _TAR = r"\.tar\.(?:gz|bz2|xz|lzma)(?:\.asc)?"
 _SOURCE_FILE = re.compile(rf".+(?:{_TAR}|\.diff\.gz)", re.ASCII)
 _ORIG = re.compile(rf".+\.orig(?:-[A-Za-z0-9-]+)?{_TAR}", re.ASCII)
 _BINARY = re.compile(r"(?:.*_)?(?P<architecture>[^_]*)\.(?:deb|udeb|ddeb)", re.ASCII)
+#: What counts for a package that says nothing of use.
+_SECTION, _PRIORITY = "misc", "optional"
 #: Debian Policy 2.4, and what the installer's packages have.
 _SECTIONS = frozenset(
     (
@@ -59,7 +61,12 @@ def is_orig(name: str) -> bool:
 
 def is_debug(name: str) -> bool:
     """True for debug symbols that debhelper has split off (dh_strip(1)), and Ubuntu's .ddeb."""
-    return name.partition("_")[0].endswith("-dbgsym") or name.endswith(".ddeb")
+    return package(name).endswith("-dbgsym") or name.endswith(".ddeb")
+
+
+def package(name: str) -> str:
+    """The package in the name of a binary or a .dsc, as dpkg makes it; a package's name may have a ``_`` itself."""
+    return name.rsplit("_", 1 if name.endswith(".dsc") else 2)[0]
 
 
 def architecture(name: str) -> str:
@@ -87,24 +94,53 @@ def content(row: Row, sealed: FileEntry) -> list[Problem]:
     ]
 
 
-def kinds(changes: Changes, extra_sections: Collection[str]) -> Iterator[Problem]:
-    """Each file is of a known kind; each package has a known section and priority."""
+def kinds(changes: Changes) -> Iterator[Problem]:
+    """Each file is of a known kind."""
     for row in changes.rows:
-        what = kind(row.name)
-        if what is Kind.BYHAND:
+        if kind(row.name) is Kind.BYHAND:
             yield rules.BYHAND.problem("no package and no part of one is called so", file=row.name)
+
+
+def sections(
+    changes: Changes, extra: Collection[str], overridden: Callable[[str, str, str], tuple[str, str]]
+) -> Iterator[Problem]:
+    """Each package has a known section and priority. ``overridden`` gives those that the archive has for a file's name,
+    and the ones it comes with."""
+    for row in changes.rows:
         # A row that Files lacks has been told of.
-        if what not in (Kind.BINARY, Kind.DSC) or not row.digests.md5:
-            continue
-        section = row.section.rpartition("/")[2]
-        if section not in _SECTIONS and section not in extra_sections:
-            yield rules.UNKNOWN_SECTION.problem(f'its section is "{plain(row.section)}"', file=row.name)
-        if row.priority not in PRIORITIES:
-            yield rules.UNKNOWN_PRIORITY.problem(f'its priority is "{plain(row.priority)}"', file=row.name)
+        if kind(row.name) in (Kind.BINARY, Kind.DSC) and row.digests.md5:
+            yield from style(row.name, *overridden(row.name, row.section, row.priority), extra)
 
 
-def architectures(changes: Changes, file: str) -> Iterator[Problem]:
-    """Architecture is what the files are: source means exactly one .dsc, and each other word has its binaries."""
+def style(file: str, section: str, priority: str, extra: Collection[str]) -> Iterator[Problem]:
+    """Section and priority are known, or not said at all (Debian Policy 2.4, 2.5)."""
+    if section and not is_section(section, extra):
+        yield rules.UNKNOWN_SECTION.problem(f'its section is "{plain(section)}"', file=file)
+    if priority and priority not in PRIORITIES:
+        yield rules.UNKNOWN_PRIORITY.problem(f'its priority is "{plain(priority)}"', file=file)
+
+
+def is_section(section: str, extra: Collection[str]) -> bool:
+    """True if it is one that is known, with or without a component. ``*`` in ``extra`` makes every one known."""
+    last = section.rpartition("/")[2]
+    return bool(last) and (last in _SECTIONS or last in extra or "*" in extra)
+
+
+def section(said: str, extra: Collection[str]) -> str:
+    """What the index says: what the package says, if that is known."""
+    return said if is_section(said, extra) else _SECTION
+
+
+def priority(said: str) -> str:
+    """As :func:`section`."""
+    return said if said in PRIORITIES else _PRIORITY
+
+
+def architectures(changes: Changes, file: str, known: Mapping[str, str]) -> Iterator[Problem]:
+    """Architecture is what the files are: source means exactly one .dsc, and each other word has its binaries.
+
+    ``known`` has the architecture of each binary that was read, by file name; of another one its name says it.
+    """
     if not changes.rows:  # it is told already that no list can be read
         return
     by_kind: dict[Kind, list[str]] = {}
@@ -116,7 +152,7 @@ def architectures(changes: Changes, file: str) -> Iterator[Problem]:
     if not sourceful and (dscs or by_kind.get(Kind.SOURCE_FILE)):
         name = (dscs or by_kind[Kind.SOURCE_FILE])[0]
         yield _mismatch(f"Architecture lacks source, and {name} is listed", file)
-    found = {architecture(name) for name in by_kind.get(Kind.BINARY, [])}
+    found = {known.get(name) or architecture(name) for name in by_kind.get(Kind.BINARY, [])}
     listed = set(changes.architectures) - {"source"}
     for word in sorted(listed - found):
         yield _mismatch(f'Architecture has "{plain(word)}", and no binary of it is listed', file)

@@ -47,8 +47,21 @@ class Overrides:
 
     def section(self, file: str, section: str) -> str:
         """The section of a file of that name, which comes with ``section``."""
+        return self.of_file(file, section, "")[0]
+
+    def of_file(self, file: str, section: str, priority: str) -> tuple[str, str]:
+        """Section and priority of a file of that name, which comes with these."""
         table = self.sources if files.kind(file) is files.Kind.DSC else self.binaries
-        return table.get(file.partition("_")[0], (section, None))[0]
+        return _of(table, files.package(file), section, priority)
+
+    def of_binary(self, package: str, section: str, priority: str) -> tuple[str, str]:
+        """Section and priority of a binary package, which comes with these."""
+        return _of(self.binaries, package, section, priority)
+
+
+def _of(table: _Table, name: str, section: str, priority: str) -> tuple[str, str]:
+    said = table.get(name, (section, priority))
+    return said[0], said[1] or priority
 
 
 def load(suites: Iterable[SuiteConfig]) -> Overrides:

@@ -1,6 +1,6 @@
 """Where an upload may go, and who may send it there: pure decisions on a .changes, its signature and the settings."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from incomingd import rules
@@ -53,6 +53,7 @@ def strictest(into: Sequence[SuiteConfig], default: ChecksConfig) -> ChecksConfi
         max_signature_age=min(ages, default=0.0),
         require_dsc_signature=any(checks.require_dsc_signature for checks in every),
         require_source=any(checks.require_source for checks in every),
+        strict=any(checks.strict for checks in every),
         source_formats=tuple(f for f in every[0].source_formats if all(f in checks.source_formats for checks in every)),
         extra_sections=tuple(s for s in every[0].extra_sections if all(s in checks.extra_sections for checks in every)),
     )
@@ -67,22 +68,34 @@ def component(section: str, into: Sequence[SuiteConfig], file: str = "") -> str:
     if into and into[0].debug_component and files.is_debug(file):
         return into[0].debug_component
     named = files.component(section)
+    if named and into and named not in into[0].components and not files.is_section(section, _explicit(into[0])):
+        named = ""  # it is no section at all, as "Applications/Internet" is none
     if named or not into or "main" in into[0].components:
         return named or "main"
     return into[0].components[0]
 
 
-def places(changes: Changes, into: Sequence[SuiteConfig], overridden: Callable[[str, str], str]) -> Iterator[Problem]:
+def _explicit(suite: SuiteConfig) -> tuple[str, ...]:
+    return tuple(section for section in suite.checks.extra_sections if section != "*")
+
+
+def places(
+    changes: Changes,
+    into: Sequence[SuiteConfig],
+    overridden: Callable[[str, str], str],
+    known: Mapping[str, str],
+) -> Iterator[Problem]:
     """Each suite has the component and the architecture of each package.
 
-    ``overridden`` gives the section that the archive has for a file's name and the section it comes with.
+    ``overridden`` gives the section that the archive has for a file's name and the section it comes with; ``known`` as
+    for :func:`~incomingd.verify.files.architectures`.
     """
     for row in changes.rows:
         kind = files.kind(row.name)
         if kind not in (Kind.BINARY, Kind.DSC):
             continue
         wanted = component(overridden(row.name, row.section), into, row.name)
-        architecture = files.architecture(row.name) if kind is Kind.BINARY else "all"
+        architecture = (known.get(row.name) or files.architecture(row.name)) if kind is Kind.BINARY else "all"
         for suite in into:
             if wanted not in suite.components:
                 yield rules.UNKNOWN_COMPONENT.problem(
@@ -90,9 +103,9 @@ def places(changes: Changes, into: Sequence[SuiteConfig], overridden: Callable[[
                     file=row.name,
                 )
             if architecture not in (*suite.binary_architectures, "all"):
-                known = ", ".join(suite.binary_architectures)
+                has = ", ".join(suite.binary_architectures)
                 yield rules.UNKNOWN_ARCHITECTURE.problem(
-                    f'its architecture is "{plain(architecture)}", and {suite.name} has {known}', file=row.name
+                    f'its architecture is "{plain(architecture)}", and {suite.name} has {has}', file=row.name
                 )
 
 

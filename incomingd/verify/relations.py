@@ -21,7 +21,7 @@ _WITH_ALTERNATIVES = (
 _WORD = r"!?[a-z0-9][a-z0-9-]*"
 _ONE = re.compile(
     # In lower case only: dpkg would read "Foo" as "foo", and apt would look for "Foo".
-    r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?"
+    r"[a-z0-9][a-z0-9+._-]*(?::[a-z0-9][a-z0-9-]*)?"
     r"(?:\s*\(\s*(?P<operator><<|<=|=|>=|>>|<|>)\s*(?P<version>[^()\s]+)\s*\))?"
     rf"(?P<arches>\s*\[\s*{_WORD}(?:\s+{_WORD})*\s*\])?"
     r"(?P<profiles>(?:\s*<\s*!?[a-z0-9][a-z0-9.+-]*(?:\s+!?[a-z0-9][a-z0-9.+-]*)*\s*>)*)",

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import zstandard
 
+from incomingd.config import ChecksConfig
 from incomingd.errors import Halt
 from incomingd.model import Digests, FileEntry, Problem
 from incomingd.verify.binary import check_alone
+from incomingd.verify.overrides import Overrides
 from incomingd.verify.source import check_tarball
 from incomingd.verify.streams import Spare
 
@@ -61,7 +63,10 @@ def fault() -> str:
 def _judged(deb: bytes) -> Sequence[Problem]:
     with _file(deb) as path:
         entry = FileEntry(name=_NAME, size=len(deb), digests=Digests(md5="", sha1="", sha256=""))
-        return check_alone(path, entry, lambda _section, _name: "main", datetime.now(UTC)).problems
+        now = datetime.now(UTC)
+        return check_alone(
+            path, entry, lambda _section, _name: "main", now, checks=ChecksConfig(), overridden=Overrides()
+        ).problems
 
 
 def _judged_source(tar: bytes) -> Sequence[Problem]:
