@@ -230,7 +230,8 @@ BAD_FORMAT = _rule(
 )
 BAD_PACKAGE_NAME = _rule(
     "bad-package-name",
-    "A package's name is lower-case letters, digits and + - . , at least two, the first a letter or digit.",
+    "A package's name is lower-case letters, digits and + - . _ , the first a letter or digit. With strict it has at "
+    "least two, and no _ ; without, such a name is a warning.",
     "rename the package: two or more lower-case letters, digits and + - . are a name",
     "Debian Policy 5.6.1, 5.6.7",
 )
@@ -295,13 +296,14 @@ BYHAND = _rule(
 )
 UNKNOWN_SECTION = _rule(
     "unknown-section",
-    "A file's section is one that is known.",
+    "A file's section is one that is known; otherwise a warning, and the index says misc. With strict it is refused.",
     "use a section of Debian Policy 2.4, or have the operator add it to extra_sections",
     "Debian Policy 2.4",
 )
 UNKNOWN_PRIORITY = _rule(
     "unknown-priority",
-    "A file's priority is required, important, standard, optional or extra.",
+    "A file's priority is required, important, standard, optional or extra; otherwise a warning, and the index says "
+    "optional. With strict it is refused.",
     "have Priority in debian/control be required, important, standard, optional or extra",
     "Debian Policy 2.5",
 )
@@ -399,9 +401,10 @@ UNSIGNED_DSC = _rule(
 _section("Binary packages")
 BAD_DEB = _rule(
     "bad-deb",
-    "A .deb is an ar archive of debian-binary 2.x, control.tar and data.tar, whole, with nothing else, and of tar "
-    "headers that dpkg reads (no PAX headers).",
-    "build again with dpkg-deb: debian-binary 2.x, control.tar and data.tar, whole, and nothing else",
+    "A .deb is an ar archive of debian-binary 2.x, control.tar and data.tar, whole, and of tar headers that dpkg reads "
+    "(no PAX headers). Before data.tar stand only members whose names begin with _ ; behind it, such as signatures, "
+    "none twice and none that dpkg or apt could read instead.",
+    "build again with dpkg-deb: debian-binary 2.x, control.tar and data.tar, whole",
     "deb(5)",
 )
 BAD_COMPRESSION = _rule(
@@ -436,7 +439,8 @@ BAD_CONTROL_FILE = _rule(
 )
 DEB_FILE_NAME = _rule(
     "deb-file-name",
-    "A binary is named PACKAGE_VERSION_ARCHITECTURE.ENDING, without the epoch, the ending that of its Package-Type.",
+    "A binary is named PACKAGE_VERSION_ARCHITECTURE.ENDING, without the epoch, the ending that of its Package-Type. "
+    "Another name is a warning, and in the pool it has this one. With strict it is refused.",
     "build again with dpkg-deb",
     "deb(5)",
 )

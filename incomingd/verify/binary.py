@@ -130,6 +130,11 @@ def _read(path: Path, name: str, now: datetime, spare: Spare, max_stanza: int) -
     return stanza, [*problems, *text_problems]
 
 
+def is_architecture(word: str) -> bool:
+    """True if a binary can be built for it: ``all``, or one that is no wildcard (Debian Policy 11.1)."""
+    return bool(_ARCHITECTURE.fullmatch(word)) and not {"source", "any"} & set(word.split("-"))
+
+
 def _date(seconds: float) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds):%Y-%m-%d}"  # noqa: DTZ006  # the day is enough
@@ -279,8 +284,7 @@ def _promise(stanza: Stanza, package: BinaryPackage) -> Iterator[Problem]:
     if stanza.get("Source") and not _SOURCE.fullmatch(stanza.get("Source").strip()):
         yield rules.BAD_PACKAGE_NAME.problem(f'Source is "{plain(stanza.get("Source"))}"', file=name)
     architecture = package.architecture
-    wild = {"source", "any"} & set(architecture.split("-"))
-    if architecture and (wild or not _ARCHITECTURE.fullmatch(architecture)):
+    if architecture and not is_architecture(architecture):
         yield rules.BAD_BINARY_ARCHITECTURE.problem(f'Architecture is "{plain(architecture)}"', file=name)
         architecture = ""
     # A name made of what is missing or wrong advises nobody.

@@ -21,7 +21,7 @@ from incomingd.model import (
 from incomingd.verify import deb822, files, overrides, policy
 from incomingd.verify.authorise import Authorisation, Authorised
 from incomingd.verify.bare import BareContext, check_bare
-from incomingd.verify.binary import BinaryContext, check_binary
+from incomingd.verify.binary import BinaryContext, check_binary, is_architecture
 from incomingd.verify.changes import Changes, Row
 from incomingd.verify.files import Kind
 from incomingd.verify.job import Job, bounded
@@ -148,7 +148,7 @@ class _OneChanges:
             elif kind is Kind.BUILDINFO:
                 self._buildinfo(row)
                 others.append(sealed)
-        known = {binary.file.name: binary.architecture for binary in binaries}
+        known = {one.file.name: one.architecture for one in binaries if is_architecture(one.architecture)}
         self._wrong(*policy.places(changes, self.suites, self.overrides.section, known))
         self._wrong(*files.architectures(changes, self.name, known))
         listed = {row.name for row in changes.rows}

@@ -42,6 +42,8 @@ def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
         os.close(status_fd)
     if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGKILL):
         raise Retry(f"gpgv was ended by {signal.Signals(-code).name}")
+    if code != 0:
+        _readable(keyring)  # if it was replaced meanwhile, gpgv says that the key is not known, or crashes
     status = [line.split()[1:] for line in lines if line.startswith("[GNUPG:] ") and len(line.split()) > 1]
     if code == -signal.SIGXCPU:
         status.append([OVERDUE])

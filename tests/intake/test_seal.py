@@ -213,14 +213,14 @@ def test_a_package_with_a_bad_name_is_refused_where_it_would_be_the_upload(
     inbox = make_inbox(allow_bare_debs=True, signatures="optional", default_suite="stable")
     folder = inbox.path / "job-1"
     folder.mkdir()
-    for name in (beside, "a b.deb", "a b.txt"):
+    for name in (beside, "a\nb.deb", "a b.txt"):
         (folder / name).write_text("x")
     inbox.hints.arrived("default", "job-1", renamed_in=True)
     inbox.look()
     for _ in range(2):
         result = seal_it(inbox)
-        assert codes(result) == ([("bad-file-name", "a b.deb")] if refused else [])
-        assert result.left_out == (("a b.txt",) if refused else ("a b.deb", "a b.txt"))
+        assert codes(result) == ([("bad-file-name", "a\\nb.deb")] if refused else [])
+        assert result.left_out == (("a b.txt",) if refused else ("a\\nb.deb", "a b.txt"))
 
 
 def test_all_that_is_wrong_is_told_at_once(inbox: Inbox, claimed: Path) -> None:

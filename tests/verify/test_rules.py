@@ -384,8 +384,27 @@ for name in ("Package", "Version", "Architecture", "Maintainer", "Description"):
 
 row("an old format", "bad-format", changes=put("Format", "1.5"))
 row("a package in upper case", "bad-package-name", package="Hello")
-row("a name of one letter", "bad-package-name", package="h")
-row("an underscore in Binary", "bad-package-name", changes=put("Binary", "hello hello_world"))
+row("a capital in Binary", "bad-package-name", changes=put("Binary", "hello Hello"))
+for strict in (False, True):
+    style = {"warning": not strict, "settings": {"suites.stable.checks.strict": strict}}
+    how = "" if not strict else ", in a strict suite"
+    row(f"a name of one letter{how}", "bad-package-name", package="h", **style)
+    row(f"a name with an underscore{how}", "bad-package-name", package="hello_world", **style)
+    row(f"an unknown section{how}", "unknown-section", section="oddities", **style)
+    row(
+        f"an unknown priority{how}",
+        "unknown-priority",
+        changes=lambda text: text.replace(" optional ", " urgent "),
+        **style,
+    )
+    row(f"a .deb of another name{how}", "deb-file-name", deb_name="Hello-1.0-Linux.deb", **style)
+    row(
+        f"a .deb with its epoch{how}",
+        "deb-file-name",
+        version="1:1.0-1",
+        deb_name="hello_1.1.0-1_amd64.deb",
+        **BINARY | style,
+    )
 row("a Source with more behind it", "bad-package-name", control=put("Source", "hello (1.0-1) evil"))
 row("a version with an underscore", "bad-version", version="1.0_1", **BINARY)
 row("a version that begins with a letter", "bad-version", version="v1.0", **BINARY)
@@ -427,8 +446,6 @@ row("a wrong MD5", "checksum-mismatch", changes=match(r"^ [0-9a-f]{32} ", f" {'0
 row("a wrong SHA-256", "checksum-mismatch", changes=match(r"^ [0-9a-f]{64} (.*deb)", rf" {'0' * 64} \1"))
 row("a file for nobody", "byhand", listed=gain("hello_1.0-1_notes.txt"))
 row("an installer image", "byhand", listed=gain("hello_1.0-1_amd64.iso"))
-row("an unknown section", "unknown-section", section="oddities")
-row("an unknown priority", "unknown-priority", changes=lambda text: text.replace(" optional ", " urgent "))
 row("source without the word", "architecture-mismatch", changes=put("Architecture", "amd64"))
 row(
     "two .dsc", "architecture-mismatch", listed=lambda f: f.update({"hello_1.0-2.dsc": f[DSC]}), also=("dsc-file-name",)
@@ -583,7 +600,10 @@ row("a .deb that is cut off", "bad-deb", deb=cut(10))
 row("a .deb with something behind it", "bad-deb", deb=add(b"evil"))
 row("an ar header that lies", "bad-deb", deb=lambda d: d.replace(b"4         `\n", b"4000000000`\n", 1))
 row("members in another order", "bad-deb", parts=lambda m: [m[0], m[2], m[1]])
-row("a member too many", "bad-deb", parts=insert(3, "evil"))
+row("a member before data.tar", "bad-deb", parts=insert(2, "evil"))
+row("a member behind that could be read", "bad-deb", parts=insert(3, "data.tar.zst"))
+row("a member behind that could be read first", "bad-deb", parts=insert(3, "control.tar.lzma"))
+row("a member that is there twice", "bad-deb", parts=lambda p: [*p, ("_evil", b"x"), ("_evil", b"y")])
 row("a member with a slash", "bad-deb", parts=insert(1, "_/evil"))
 row(
     "a damaged header in the midst of data.tar",
@@ -686,8 +706,6 @@ row("a list of sizes in a .dsc", "bad-file-list", dsc=put("Checksums-Checksum-Fi
 row("1,100 members in control.tar", "bad-control-archive", parts=control(*((f"./x{n}", b"") for n in range(1100))))
 row("a member above the root", "tar-outside", parts=data(("./../../etc/passwd", b"")))
 row("a maintainer script above the root", "tar-outside", parts=control(("../postinst", b"")))
-row("a .deb of another name", "deb-file-name", deb_name="hello_1.0-2_amd64.deb")
-row("a .deb with its epoch", "deb-file-name", version="1:1.0-1", deb_name="hello_1.1.0-1_amd64.deb", **BINARY)
 row(
     "a .deb of another version",
     "deb-version-mismatch",
