@@ -219,7 +219,8 @@ REPEATED_FIELD = _rule(
 )
 TEXT_LIMIT = _rule(
     "text-limit",
-    "A stanza has at most 1,000 fields, and a line at most 64 KiB.",
+    "A stanza has at most 1,000 fields, and a line at most 64 KiB. A line of a package's control file may have as much "
+    "as its stanza.",
     "shorten it: a stanza has at most 1,000 fields, a line 64 KiB",
 )
 MISSING_FIELD = _rule("missing-field", "The fields that the format requires are there.", "add the field")
@@ -409,8 +410,8 @@ BAD_DEB = _rule(
 )
 BAD_COMPRESSION = _rule(
     "bad-compression",
-    "A compressed stream is whole and within limits: decompressed, all of an upload is at most 1 GiB and 200 times its "
-    "size.",
+    "A compressed stream is whole and within limits: decompressed, all of an upload is at most [checks] max_unpacked (1"
+    " GiB) and 200 times its size.",
     "build again with dpkg-deb or dpkg-source",
     "deb(5)",
 )

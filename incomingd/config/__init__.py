@@ -64,6 +64,7 @@ class ChecksConfig:
 
     max_text_file: int = _setting(size, 1 << 20)
     max_stanza: int = _setting(stanza_size, 1 << 20)
+    max_unpacked: int = _setting(size, 1 << 30)
     max_signature_age: float = _setting(duration, 0.0)  # 0: any age
     require_dsc_signature: bool = _setting(flag, False)
     require_source: bool = _setting(flag, False)

@@ -145,14 +145,14 @@ def _opened(
         growth = GROWTH * length
         most = min(limit, spare.limit(growth))
         with translated():
-            small = _small(_Part(file, offset, length), ending, most, deb=deb) if length <= _SMALL else None
+            small = _small(_Part(file, offset, length), ending, most, spare, deb=deb) if length <= _SMALL else None
             if small is not None:
                 spare.take(len(small) - growth)
                 # So few members cost too little to be counted.
                 yield io.BytesIO(small), lambda: None
                 return
         part = io.BufferedReader(_Part(file, offset, length), 1 << 16)
-        limited = Limited(decompressor(part, ending, deb=deb), most)
+        limited = Limited(decompressor(part, ending, deb=deb), most, spare.allowed)
         try:
             with translated():
                 raw = cast("IO[bytes]", io.BufferedReader(limited, 1 << 16))
@@ -163,7 +163,7 @@ def _opened(
             spare.take(limited.count - growth)
 
 
-def _small(part: _Part, ending: str, most: int, *, deb: bool) -> bytes | None:
+def _small(part: _Part, ending: str, most: int, spare: Spare, *, deb: bool) -> bytes | None:
     """All that a small stream holds, read to its end; None where that is much.
 
     Most packages are small, and memory is read in less time than a stream.
@@ -171,5 +171,6 @@ def _small(part: _Part, ending: str, most: int, *, deb: bool) -> bytes | None:
     data = part.readall() or b""
     out = at_once(data, ending, _SMALL_OUT)
     if out is None or len(out) > most:
-        out = io.BufferedReader(Limited(decompressor(io.BytesIO(data), ending, deb=deb), most)).read(_SMALL_OUT + 1)
+        limited = Limited(decompressor(io.BytesIO(data), ending, deb=deb), most, spare.allowed)
+        out = io.BufferedReader(limited).read(_SMALL_OUT + 1)
     return out if len(out) <= _SMALL_OUT else None

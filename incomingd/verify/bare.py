@@ -68,7 +68,7 @@ def check_bare(debs: Iterable[FileEntry], context: BareContext) -> BareOutcome:
     found: dict[tuple[str, str], list[BinaryPackage]] = {}
     into = (context.suite,)
     said = overrides.load(into)
-    spare = Spare()
+    spare = Spare(checks.max_unpacked)
 
     def component(section: str, name: str) -> str:
         return policy.component(section, into, name)

@@ -100,7 +100,7 @@ def check_alone(
 
     ``component`` gives the component of a section and a file's name. What ``overridden`` says of it comes first.
     """
-    stanza, problems = _read(path, entry.name, now, spare or Spare(), checks.max_stanza)
+    stanza, problems = _read(path, entry.name, now, spare or Spare(checks.max_unpacked), checks.max_stanza)
     if stanza is None:
         return BinaryOutcome(package=None, problems=tuple(problems))
     section, priority = overridden.of_binary(stanza.get("Package"), stanza.get("Section"), stanza.get("Priority"))
@@ -124,7 +124,7 @@ def _read(path: Path, name: str, now: datetime, spare: Spare, max_stanza: int) -
     problems = []
     if latest > (now + _AHEAD).timestamp():
         problems.append(rules.FUTURE_TIMESTAMP.problem(f"a file in it is dated {_date(latest)}", file=name))
-    stanza, text_problems = deb822.parse(text, name)
+    stanza, text_problems = deb822.parse(text, name, max_line=max_stanza)
     if stanza is not None:
         problems += [rules.BAD_CONTROL_FILE.problem(fault, file=name) for fault in control.faults(stanza, text)]
     return stanza, [*problems, *text_problems]

@@ -48,6 +48,10 @@ class _Check:
 
     def run(self, authorisation: Authorisation) -> CheckReport:
         self.problems += authorisation.problems
+        config = self.job.config
+        every = [policy.suites(one.changes, config, one.file.name)[0] for one in authorisation.changes]
+        if every:
+            self.spare = Spare(min(policy.strictest(suites, config.checks).max_unpacked for suites in every))
         checked = [_OneChanges(self, one).run() for one in authorisation.changes]
         self.warnings += [
             rules.UNLISTED_FILE.problem("no .changes lists it", file=name) for name in self.job.seal.left_out

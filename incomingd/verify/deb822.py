@@ -49,7 +49,7 @@ class Stanza:
         return tuple(self.get(name).split())
 
 
-def parse(raw: bytes, file: str) -> tuple[Stanza | None, list[Problem]]:
+def parse(raw: bytes, file: str, *, max_line: int = _MAX_LINE) -> tuple[Stanza | None, list[Problem]]:
     """The one stanza in ``raw``, or None, and all that is wrong with it. ``file`` is named in the problems.
 
     The caller has limited the size of ``raw``.
@@ -66,7 +66,7 @@ def parse(raw: bytes, file: str) -> tuple[Stanza | None, list[Problem]]:
     text = text.strip("\n")
     if not text:
         return None, [rules.NOT_ONE_STANZA.problem("there is no field at all", file=file)]
-    reader = _Reader(file)
+    reader = _Reader(file, max_line)
     for number, line in enumerate(text.split("\n"), 1):
         if not reader.take(number, line):
             break
@@ -90,8 +90,9 @@ def _characters(text: str, file: str) -> list[Problem]:
 class _Reader:
     """Takes lines into fields, and notes what is wrong with them."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, max_line: int) -> None:
         self.file = file
+        self._max_line = max_line
         self.fields: list[tuple[str, list[str]]] = []
         self.problems: list[Problem] = []
 
@@ -103,8 +104,9 @@ class _Reader:
         if not line:
             self._wrong(rules.NOT_ONE_STANZA, f"line {number} is empty, and a second stanza follows")
             return False
-        if len(line) > _MAX_LINE:
-            self._wrong(rules.TEXT_LIMIT, f"line {number} has {len(line)} characters")
+        if len(line) > self._max_line:
+            found = f"line {number} has {len(line)} characters, and {self._max_line} are allowed"
+            self._wrong(rules.TEXT_LIMIT, found)
         elif not line.strip():
             self._wrong(rules.BAD_SYNTAX, f'line {number} has blanks only; an empty line in a field is " ."')
         elif line[0] in " \t":

@@ -50,6 +50,7 @@ def strictest(into: Sequence[SuiteConfig], default: ChecksConfig) -> ChecksConfi
         every[0],
         max_text_file=min(checks.max_text_file for checks in every),
         max_stanza=min(checks.max_stanza for checks in every),
+        max_unpacked=min(checks.max_unpacked for checks in every),
         max_signature_age=min(ages, default=0.0),
         require_dsc_signature=any(checks.require_dsc_signature for checks in every),
         require_source=any(checks.require_source for checks in every),

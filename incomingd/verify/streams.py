@@ -40,8 +40,14 @@ class CompressionError(ArchiveError):
 class Spare:
     """What the streams of one upload may hold together beyond 200 times their sizes: many bombs end as one does."""
 
-    def __init__(self) -> None:
-        self._left = _FREE
+    def __init__(self, free: int = _FREE) -> None:
+        self._left = self._free = free
+
+    @property
+    def allowed(self) -> str:
+        """For messages."""
+        free = f"{self._free >> 20} MiB ([checks] max_unpacked)"
+        return f"all that an upload holds may be {free} and {GROWTH} times its size"
 
     def limit(self, growth: int) -> int:
         """What a stream may hold that has so much by its size. A small one is not to blame for a bomb before it."""
@@ -130,8 +136,8 @@ class _Streams(io.RawIOBase):
 class Limited(io.RawIOBase):
     """Reads at most so many bytes from what a decompressor makes; ``count`` is how many it was."""
 
-    def __init__(self, source: IO[bytes], limit: int) -> None:
-        self._source, self._limit = source, limit
+    def __init__(self, source: IO[bytes], limit: int, allowed: str) -> None:
+        self._source, self._limit, self._allowed = source, limit, allowed
         self.count = 0
 
     def readable(self) -> bool:  # noqa: D102
@@ -143,7 +149,7 @@ class Limited(io.RawIOBase):
         if self.count > self._limit:
             raise CompressionError(
                 f"it holds more than {self._limit} bytes when it is decompressed (a member counts {_MEMBER >> 10} KiB "
-                f"more), and all that an upload holds may be {_FREE >> 30} GiB and {GROWTH} times its size"
+                f"more), and {self._allowed}"
             )
         buffer[: len(data)] = data
         return len(data)

@@ -759,6 +759,20 @@ row(
 )
 
 
+row(
+    "a package that unpacks to more than is set",
+    "bad-compression",
+    parts=data(("./x", bytes(5 << 20))),
+    settings={"checks.max_unpacked": "2M"},
+)
+row(
+    "a control file of more than is set in one line",
+    "stanza-too-large",
+    control=put("X-Odd", "a" * 40_000),
+    settings={"checks.max_stanza": "30K"},
+)
+
+
 def zstd_bomb() -> bytes:
     """Some 200 KiB that hold 4 GiB."""
     compressor = zstandard.ZstdCompressor().compressobj()

@@ -150,6 +150,14 @@ SOUND: dict[str, dict[str, Any]] = {
     "unsigned, with an uploaders table": {
         "by": "", "settings": {"incoming.default.signatures": "optional", "uploaders": [{"key": "bob"}]},
     },
+    "a dependency field of 300 KiB on one line": {
+        "control": put("Depends", ", ".join(f"some-library-of-many-{n}" for n in range(12_000))),
+    },
+    "a package that unpacks to more than usual": {
+        "parts": lambda members: [*members[:2], ("data.tar.gz", tar(("./x", bytes(1200 << 20))))],
+        "settings": {"checks.max_unpacked": "2G"},
+        "sourceful": False,
+    },
 }  # fmt: skip
 
 
