@@ -22,12 +22,22 @@ from incomingd.model import CheckedChanges, Digests, FileEntry, split_section
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFile:
     """One file of the pool; ``file.name`` is the last part of ``path``. ``sealed_as`` is its name in the upload that
-    brings it, if that is another."""
+    brings it, if that is another. ``upload`` has brought it, if none has imported it, at ``added_at``."""
 
     path: str
     file: FileEntry
     gone: bool = False
     sealed_as: str = ""
+    upload: int | None = None
+    added_at: str = ""
+
+    @property
+    def provenance(self) -> str:
+        """For messages: where it came from, and when."""
+        if not self.added_at:
+            return "from an upload that is published now"
+        what = f"upload #{self.upload}" if self.upload else "an import"
+        return f"from {what} of {self.added_at[:16].replace('T', ' ')} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -435,4 +445,6 @@ def pool_file_of(row: sqlite3.Row) -> PoolFile:
             digests=Digests(md5=row["md5"], sha1=row["sha1"], sha256=row["sha256"]),
         ),
         gone=row["gone_at"] is not None,
+        upload=row["upload"],
+        added_at=row["added_at"],
     )

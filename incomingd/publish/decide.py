@@ -143,7 +143,7 @@ def _source(work: _Work, source: SourcePackage) -> None:
     source = replace(source, component=_component(work, key, source.component))
     directory = pool_directory(source.component, source.source)
     wanted = [(source.dsc, True), *((f, f.name in source.in_upload) for f in source.files)]
-    replaced = _pool_files(draft, directory, wanted)
+    replaced = _pool_files(draft, directory, wanted, key)
     source = replace(source, files=tuple(_as_known(draft, directory, file) for file in source.files))
     package = Package(
         key=key,
@@ -168,7 +168,8 @@ def _binary(work: _Work, binary: BinaryPackage) -> None:
     binary = replace(binary, component=_component(work, key, binary.component))
     directory = pool_directory(binary.component, binary.source)
     path = f"{directory}/{binary.pool_name}"
-    replaced = _pool_files(draft, directory, [(replace(binary.file, name=binary.pool_name), True)], binary.file.name)
+    in_pool = replace(binary.file, name=binary.pool_name)
+    replaced = _pool_files(draft, directory, [(in_pool, True)], key, binary.file.name)
     package = Package(
         key=key,
         source=binary.source,
@@ -259,20 +260,27 @@ def _has_source(
 
 
 def _pool_files(
-    draft: _Draft, directory: str, wanted: Iterable[tuple[FileEntry, bool]], sealed_as: str = ""
+    draft: _Draft,
+    directory: str,
+    wanted: Iterable[tuple[FileEntry, bool]],
+    key: PackageKey,
+    sealed_as: str = "",
 ) -> set[str]:
-    """Each wanted file is in the pool with the same bytes, or comes with the upload and its name is free.
+    """Each wanted file of the package ``key`` is in the pool with the same bytes, or comes with the upload and its name
+    is free.
 
     The files whose names had other bytes until they left the pool.
     """
     replaced = set()
-    for file, in_upload in wanted:
+    for number, (file, in_upload) in enumerate(wanted):
         path = f"{directory}/{file.name}"
         draft.files[path] = None
         there = draft.pool.get(path) or draft.archive.pool_file(path)
         if there is not None and not there.gone:
             if not _same(there.file, file):
-                draft.problems.append(_conflict(path, there.file, file))
+                # The first file is the package itself: if that version is not known, another one has its name.
+                is_other_epoch = number == 0 and (draft.packages.get(key) or draft.archive.package(key)) is None
+                draft.problems.append(_conflict(there, file, is_other_epoch=is_other_epoch))
         elif in_upload:
             draft.pool[path] = PoolFile(path=path, file=file, sealed_as=sealed_as)
             if there is not None and not _same(there.file, file):
@@ -288,8 +296,18 @@ def _pool_files(
     return replaced
 
 
-def _conflict(path: str, there: FileEntry, file: FileEntry) -> Problem:
-    found = f"{path} is in the archive with other content: there {_content(there)}, in the upload {_content(file)}"
+def _conflict(there: PoolFile, file: FileEntry, *, is_other_epoch: bool) -> Problem:
+    found = (
+        f"{there.path} is in the archive with other content, {there.provenance}: there {_content(there.file)}, in the "
+        f"upload {_content(file)}"
+    )
+    if is_other_epoch:
+        found += "; that is of a version with another epoch, which no file name has: raise the version behind it"
+    elif file.name.endswith(("_all.deb", "_all.udeb")) or ".orig.tar." in file.name:
+        found += (
+            "; if several builds of one version have each made it, have one of them make it (dpkg-buildpackage -A for "
+            "all, -sa for the orig) and the others send what is theirs alone (-B, -sd)"
+        )
     return rules.POOL_CONFLICT.problem(found, file=file.name)
 
 

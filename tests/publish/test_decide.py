@@ -223,6 +223,26 @@ def test_an_orig_that_was_not_sent_may_be_listed_without_md5_and_sha1() -> None:
     assert [problem.code for problem in refused.problems] == ["pool-conflict"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (binary(), binary(content="!"), ("from an upload that is published now", "other content")),
+        (binary("1.0"), binary("1:1.0", content="!"), ("another epoch", "raise the version behind it")),
+        (binary(arch="all"), binary(arch="all", content="!"), ("-A for all", "-B, -sd")),
+        (source("1.0-1"), source("1.0-2", "!"), ("-sa for the orig", "-B, -sd")),
+    ],
+    ids=["same version", "an epoch added", "all built twice", "orig built twice"],
+)
+def test_a_conflict_says_what_it_is_and_what_to_do(
+    first: BinaryPackage | SourcePackage, second: BinaryPackage | SourcePackage, words: tuple[str, ...]
+) -> None:
+    problems = decide(upload(second), after(upload(first)), CONFIG).problems
+    [conflict] = [one for one in problems if one.code == "pool-conflict"]
+    for word in words:
+        assert word in conflict.message
+    assert ("another epoch" in conflict.message) == ("another epoch" in words[0])
+
+
 def test_two_suites_at_once() -> None:
     decision = decide(upload(binary(), suites=("stable", "next")), Empty(), CONFIG)
     assert {suite for suite, _ in decision.changes} == {"stable", "next"}

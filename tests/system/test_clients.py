@@ -91,7 +91,10 @@ def test_the_same_upload_again_is_no_failure(instance: Instance, builder: Builde
 def test_other_bytes_under_the_same_name(instance: Instance, builder: Builder) -> None:
     instance.succeeded(builder.upload("hello", "1.0-1").send_directory(instance.incoming))
     other = builder.upload("hello", "1.0-1", content="something else", upload_name="job-2")
-    assert "pool-conflict" in instance.failed(other.send_directory(instance.incoming))
+    refused = other.send_directory(instance.incoming)
+    assert "pool-conflict" in instance.failed(refused)
+    said = next(one for one in (instance.status(refused) or {})["problems"] if one["code"] == "pool-conflict")
+    assert "from upload #" in said["message"]
 
 
 def test_an_older_version(instance: Instance, builder: Builder) -> None:
