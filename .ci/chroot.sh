@@ -63,6 +63,8 @@ exec unshare --mount --pid --fork --kill-child --propagation=private bash -euc '
     cp /root/ca-certificates.crt /etc/ssl/certs/
     . .ci/setup.sh
     virtual_environment test,pyinotify 2>&1 | grep -v ^WARNING: || [ -x .venv/bin/pytest ]
-    exec .venv/bin/python -m pytest -rs -n \"\$(nproc)\" --dist worksteal \"\$@\"
+    .venv/bin/python -m pytest -rs -n \"\$(nproc)\" --dist worksteal \"\$@\" && exit
+    say \"what failed, once more\"
+    exec .venv/bin/python -m pytest --last-failed --last-failed-no-failures none
   " bash "$@"
 ' bash "$chroot" "$@"
