@@ -21,6 +21,26 @@ from incomingd.config import Config, QueueConfig
 
 
 @dataclass(frozen=True, slots=True)
+class StatusFolder:
+    """The files that scripts poll."""
+
+    path: Path
+
+    def of(self, name: str) -> Path:
+        """The newest upload of that name."""
+        return self.path / f"{name}.json"
+
+    def by_id(self, upload_id: int) -> Path:
+        """One upload."""
+        return self.path / "by-id" / f"{upload_id}.json"
+
+    @property
+    def index(self) -> Path:
+        """What is in flight, what ended, and the service's health."""
+        return self.path / "index.json"
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """The paths of one instance."""
 
@@ -110,13 +130,13 @@ class Places:
 
     def status_of(self, name: str) -> Path:
         """The newest upload of that name."""
-        return self.status / f"{name}.json"
+        return StatusFolder(self.status).of(name)
 
     def status_by_id(self, upload_id: int) -> Path:
         """One upload."""
-        return self.status / "by-id" / f"{upload_id}.json"
+        return StatusFolder(self.status).by_id(upload_id)
 
     @property
     def status_index(self) -> Path:
         """What is in flight, what ended, and the service's health."""
-        return self.status / "index.json"
+        return StatusFolder(self.status).index

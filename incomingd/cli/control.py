@@ -77,7 +77,7 @@ def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
     """Wake the daemon, and wait until the service's state is what was asked for; True where no daemon runs."""
     if not running(instance.places, wake=True):
         return True
-    polled, until = Polled(instance.config), time.monotonic() + _PATIENCE
+    polled, until = Polled.of(instance.config), time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         if is_so((polled.index() or {}).get("health", {}).get("state", "")):
             return True
@@ -196,14 +196,14 @@ def _open_upload(uploads: Uploads, name: str) -> Upload | None:
 
 
 def _unknown(instance: Instance, name: str) -> str:
-    if Polled(instance.config).dropped(name):
+    if Polled.of(instance.config).dropped(name):
         return f"{name} lies in incoming and has not been seen yet: remove it there"
     return f"no upload has the name {json.dumps(name, ensure_ascii=False)}; see: incomingctl queue"
 
 
 def _await_status(instance: Instance, upload: Upload) -> None:
     """Until the status file says so too, and the files have been put aside."""
-    polled, until = Polled(instance.config), time.monotonic() + _PATIENCE
+    polled, until = Polled.of(instance.config), time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         shown = polled.upload(f"#{upload.id}")
         if shown and shown["finished_at"]:

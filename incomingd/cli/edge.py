@@ -35,10 +35,15 @@ class Instance:
     def __init__(self, file: Path | None) -> None:
         self._file = file
 
+    @property
+    def file(self) -> Path:
+        """Where the configuration is. Raises ``ConfigError``."""
+        return find(self._file)
+
     @cached_property
     def config(self) -> Config:
         """The configuration. Raises ``ConfigError``."""
-        return load(find(self._file))
+        return load(self.file)
 
     @property
     def places(self) -> Places:

@@ -1,28 +1,46 @@
 """The status folder, read as any CI job's script could: no journal, no rights but to read it."""
 
+import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
+
+import click
 
 from incomingd.cli import called
+from incomingd.cli.edge import Instance, echo
 from incomingd.config import Config
 from incomingd.errors import ConfigError
 from incomingd.model import NAME_KEPT, UPLOAD_NAME, plain
-from incomingd.places import Places
+from incomingd.places import StatusFolder
 
 SUCCEEDED, FAILED = 2, 3
 #: ``status/index.json`` is no upload's.
 INDEX = "index"
+#: Where a packaged service has it.
+_INSTALLED = Path("/srv/incomingd/status")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """The status folder of one instance. Files that are not there, or are being made, are None."""
+    """The status folder of one instance. Files that are not there, or are being made, are None.
 
-    config: Config
+    ``incoming`` are its incoming folders; without them it is not known what has not been taken yet.
+    """
+
+    folder: StatusFolder
+    incoming: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """As the configuration has them."""
+        folders = tuple(folder.path for queue in config.queues for folder in queue.folders())
+        return cls(StatusFolder(config.service.status), folders)
 
     def upload(self, name: str) -> dict[str, Any] | None:
         """The newest upload of that name, or the one with that id where ``name`` is ``#ID``."""
@@ -33,14 +51,14 @@ class Polled:
         return max(found, key=lambda upload: int(upload["id"]), default=None)
 
     def _by_id(self, upload_id: int) -> dict[str, Any] | None:
-        return _read(Places(self.config).status_by_id(upload_id))
+        return _read(self.folder.by_id(upload_id))
 
     def _newest(self, name: str) -> dict[str, Any] | None:
         # A stray path would look into other folders.
         if not UPLOAD_NAME.fullmatch(name) or name == INDEX:
             # One that is refused for its name, or is called as index.json is, has no file but that of its number.
             return self._listed(name)
-        found = _read(Places(self.config).status_of(name))
+        found = _read(self.folder.of(name))
         if found is None or not self.is_others(found):
             return found
         # The name is another account's, and an upload of the caller's own is listed in index.json only. In this order:
@@ -59,7 +77,7 @@ class Polled:
 
     def index(self) -> dict[str, Any] | None:
         """index.json."""
-        return _read(Places(self.config).status_index)
+        return _read(self.folder.index)
 
     def halted(self) -> str | None:
         """Why nothing is published, where the service says that it is halted."""
@@ -93,7 +111,7 @@ class Polled:
         uploader, ended_at = upload.get("uploader"), datetime.fromisoformat(upload["finished_at"])
         if uploader is None or datetime.now(UTC) - ended_at >= NAME_KEPT:
             return frozenset()
-        daemon = _owner(Places(self.config).status)  # incomingctl retry moves its own directory there
+        daemon = _owner(self.folder.path)  # incomingctl retry moves its own directory there
         return frozenset(uid for uid in (uploader["uid"], 0, daemon) if uid is not None)
 
     def is_others(self, upload: dict[str, Any]) -> bool:
@@ -103,8 +121,43 @@ class Polled:
 
     def _paths(self, name: str) -> list[Path]:
         """Where an upload of that name may lie in incoming folders."""
-        folders = (folder for queue in self.config.queues for folder in queue.folders())
-        return [folder.path / f"{name}{ending}" for folder in folders for ending in ("", ".changes", ".commands")]
+        return [folder / f"{name}{ending}" for folder in self.incoming for ending in ("", ".changes", ".commands")]
+
+
+def status_option(command: _F) -> _F:
+    """``--status``, for the verbs that CI jobs use."""
+    return click.option(
+        "--status",
+        "status_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="INCOMINGD_STATUS",
+        metavar="DIR",
+        help="The status folder, where no configuration is to be read; also $INCOMINGD_STATUS.",
+    )(command)
+
+
+def followed(instance: Instance, given: Path | None) -> Polled:
+    """What a call is to read: the folder that is given, or the configuration's.
+
+    A configuration that cannot be read stops no CI job: then it is ``status`` beside it, or that of an installed
+    service. Raises ``ConfigError`` if neither is there.
+    """
+    if given is not None:
+        return Polled(StatusFolder(given))
+    try:
+        return Polled.of(instance.config)
+    except ConfigError as error:
+        folder = next((one for one in _usual(instance) if one.index.exists()), None)
+        if folder is None:
+            raise
+        echo(f"incomingctl: warning: {error.errors[0]}; the status is read from {folder.path}", err=True)
+        return Polled(folder)
+
+
+def _usual(instance: Instance) -> Iterator[StatusFolder]:
+    with contextlib.suppress(ConfigError):  # one that may not be obeyed says nothing of what is beside it either
+        yield StatusFolder(instance.file.absolute().parent / "status")
+    yield StatusFolder(_INSTALLED)
 
 
 def account(upload: dict[str, Any]) -> str:

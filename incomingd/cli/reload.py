@@ -32,7 +32,7 @@ def reload(ctx: click.Context, instance: Instance, timeout: float) -> None:
     A configuration with errors is not sent: each error is printed, and the daemon keeps the old one. Exits with 1 if
     no daemon runs, 2 if the configuration is refused, 3 on timeout: then it is taken up after the publish that runs.
     """
-    polled = Polled(instance.config)  # raises ConfigError with every error
+    polled = Polled.of(instance.config)  # raises ConfigError with every error
     daemon = fsio.lock_holder(instance.places.lock)
     if daemon is None:
         echo("incomingctl: no incomingd runs on this instance; it reads the configuration when it starts", err=True)

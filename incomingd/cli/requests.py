@@ -65,7 +65,7 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
         _say_asked(asked, as_json=as_json)
         return 0 if no_wait else TIMED_OUT
     # By its number: an older request may have had the same name.
-    waiting = Waiting(Polled(instance.config), [f"#{asked.id}"], quiet=as_json)
+    waiting = Waiting(Polled.of(instance.config), [f"#{asked.id}"], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)

@@ -1,6 +1,7 @@
 """``incomingctl status``: one upload, or the queue and the health of the service. Reads the status folder only."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ import click
 from incomingd.cli.called import upload_name
 from incomingd.cli.edge import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import Polled, account, problem_lines
+from incomingd.cli.polled import Polled, account, followed, problem_lines, status_option
 from incomingd.model import shown_size
 
 #: How many of the ended uploads are shown to people.
@@ -19,16 +20,17 @@ _DISK = ("pool", "indexes", "rejected", "journal", "free")
 
 @click.command()
 @click.argument("name", required=False)
+@status_option
 @json_option
 @needs_instance
 @click.pass_context
-def status(ctx: click.Context, instance: Instance, name: str | None, as_json: bool) -> None:
+def status(ctx: click.Context, instance: Instance, name: str | None, status_folder: Path | None, as_json: bool) -> None:
     """Show one upload, or the queue and the health of the service.
 
     NAME is an upload's name, or #ID. Exits with 1 where that upload FAILED or is unknown, or where the daemon died;
     with 4 where the service is halted.
     """
-    polled = Polled(instance.config)
+    polled = followed(instance, status_folder)
     ctx.exit(_service(polled, as_json) if name is None else _upload(polled, upload_name(name), as_json))
 
 

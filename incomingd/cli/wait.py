@@ -6,6 +6,7 @@ name says: that is of an older one. Once it was seen it is followed by its id: N
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
@@ -23,7 +24,7 @@ from incomingd.cli.edge import (
     under_way,
 )
 from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import SUCCEEDED, Polled, account, problem_lines
+from incomingd.cli.polled import SUCCEEDED, account, followed, problem_lines, status_option
 from incomingd.cli.status import due
 
 #: Seconds between two looks: short at first, since an upload takes some 100 ms.
@@ -36,16 +37,24 @@ _CHECKED_WITHIN = 2.0
 @click.command()
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so many seconds.")
+@status_option
 @json_option
 @needs_instance
 @click.pass_context
-def wait(ctx: click.Context, instance: Instance, names: Sequence[str], timeout: float | None, as_json: bool) -> None:
+def wait(
+    ctx: click.Context,
+    instance: Instance,
+    names: Sequence[str],
+    timeout: float | None,
+    status_folder: Path | None,
+    as_json: bool,
+) -> None:
     """Wait until each upload has ended, and say how.
 
     NAME is that of the upload's directory, or of its .changes. Exits with 0 where all SUCCEEDED, 1 where any FAILED
     (and prints why), 3 where the time was over or an upload was unknown by then, 4 where the service is halted.
     """
-    waiting = Waiting(Polled(instance.config), [upload_name(name) for name in names], quiet=as_json)
+    waiting = Waiting(followed(instance, status_folder), [upload_name(name) for name in names], quiet=as_json)
     code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)
