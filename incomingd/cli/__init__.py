@@ -42,6 +42,7 @@ _VERBS = {
     "release": ("control", "release"),
     "reload": ("reload", "reload"),
     "drop-suite": ("drop", "drop_suite"),
+    "keys": ("keys", "keys"),
     "trust": ("trust", "trust"),
     "untrust": ("trust", "untrust"),
     "fsck": ("fsck", "fsck"),

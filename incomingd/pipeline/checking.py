@@ -6,9 +6,10 @@ One that fails for the machine's sake, or cannot be read now, stands aside (:mod
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 
 from incomingd import codec, fsio, rules
 from incomingd.config import Config, QueueConfig
@@ -23,12 +24,15 @@ from incomingd.pipeline.commands import obey
 from incomingd.pipeline.common import Common
 from incomingd.states import Stage
 from incomingd.verify.keyring import Keyring
+from incomingd.verify.keys import KeyTable
 from incomingd.verify.pool import Checkers, Task
 
 log = logging.getLogger(__name__)
 
 #: So many more uploads than there are check workers are in hand at once: they are sealed meanwhile.
 _SEAL_AHEAD = 2
+#: Days before the end of an uploader's key at which health says so.
+_BEFORE = (1, 7, 30)
 #: Seconds until delayed uploads are looked at again where the journal could not be used.
 _LATER = 5.0
 
@@ -83,15 +87,20 @@ class Checking:
         self._checkers.reload(config)
 
     def faults(self) -> tuple[str, ...]:
-        """What is wrong with the uploaders' keyring; it is read only if it is another one than the last time."""
+        """What is wrong with the uploaders' keyring, and which of its keys end soon.
+
+        It is read only if it is another one than the last time.
+        """
         try:
-            return tuple(
-                f"{shared}: uploads that it signs may be refused; run incomingctl untrust for the one that it does not "
-                "belong to"
-                for shared in self._keyring.load().shared
-            )
+            table = self._keyring.load()
         except Retry as failure:
             return (str(failure),)
+        shared = (
+            f"{shared}: uploads that it signs may be refused; run incomingctl untrust for the one that it does not "
+            "belong to"
+            for shared in table.shared
+        )
+        return *shared, *_ending(table, self._common.clock())
 
     def tend(self) -> float:
         """What is due by now: cancelled and delayed uploads, tries after a back-off, workers that rest. Seconds until
@@ -259,6 +268,19 @@ class Checking:
         message = f"rejected: {count} problem{'' if count == 1 else 's'}"
         uploads, now = self._common.uploads, self._common.clock()
         self._common.ended([uploads.reject(upload, report.problems, now, message, report=report)])
+
+
+def _ending(table: KeyTable, now: datetime) -> Iterator[str]:
+    """A sentence for each key that ends soon. It changes with :data:`_BEFORE` only, or it would be logged each day."""
+    for uploader in table.uploaders:
+        end = uploader.ends(now)
+        left = end - now.timestamp()
+        days = next((days for days in _BEFORE if 0 < left <= days * 86400), None)
+        if days is not None:
+            yield (
+                f"the key {uploader} ends within {days} day{'' if days == 1 else 's'}, on {uploader.expiry(now)}: what "
+                "it signs is refused from then on; have it extended, and trust it again"
+            )
 
 
 def _whose(upload: Upload) -> str:

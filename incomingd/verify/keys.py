@@ -45,6 +45,17 @@ class Uploader:
     def __str__(self) -> str:
         return f"{self.primary.fingerprint} ({plain(', '.join(self.names) or 'without a name')})"
 
+    def ends(self, now: datetime) -> int:
+        """When the last of its keys that sign now ends, in seconds since the epoch; 0 for never."""
+        able = [key for key in self.keys if key.signs and not key.revoked and not key.expired(now)] or [self.primary]
+        last = 0 if any(not key.expires for key in able) else max(key.expires for key in able)
+        return min(filter(None, (last, self.primary.expires)), default=0)
+
+    def expiry(self, now: datetime) -> str:
+        """The day on which it expires, for people."""
+        end = self.ends(now)
+        return datetime.fromtimestamp(end, UTC).date().isoformat() if end else "never"
+
     def fault(self, now: datetime) -> str:
         """Why no upload that it signs would be taken; empty if there is no reason."""
         if self.primary.revoked:
