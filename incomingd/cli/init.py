@@ -6,6 +6,7 @@ again. It ends with a first publish, so that apt clients find an empty, signed a
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ signatures = "{signatures}"         # or "optional": unsigned is accepted, a bad
 # suites = ["{suite}"]
 # sources = ["team-a-*"]
 """
+#: Whose key is made in what is printed to be typed next.
+_EXAMPLE = "ci@example.org"
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SUITE = """\
 [suites.{table}]
@@ -167,12 +170,19 @@ def _facts(places: Places, file: Path, trusted: Sequence[Uploader]) -> dict[str,
 
 
 def _print_next_steps(places: Places, file: Path, suite: str, trusted: Sequence[Uploader]) -> None:
+    """What to type next, in order, for whoever has read nothing but this."""
+    config, incoming = shlex.quote(str(file)), shlex.quote(str(places.config.queues[0].path))
     components = " ".join(places.config.suites[0].components)
-    signed_by = f"[signed-by={places.archive / 'archive-keyring.asc'}]"
-    who = ", ".join(key.primary.fingerprint for key in trusted)
-    echo(f"made {file}")
-    echo(f"  run it       incomingd --config {file}")
-    echo(f"  drop here    {places.config.queues[0].path}")
-    echo(f"  look here    {places.status}, or: incomingctl --config {file} status")
-    echo(f"  apt source   deb {signed_by} file:{places.archive} {suite} {components}")
-    echo(f"  may upload   {who or f'nobody yet: incomingctl --config {file} trust KEYFILE'}")
+    source = f"deb [signed-by={places.archive / 'archive-keyring.asc'}] file:{places.archive} {suite} {components}"
+    echo(f"made {file}; uploads go into {places.config.queues[0].path}, {places.status} tells of them")
+    if trusted:
+        echo(f"may upload: {', '.join(map(str, trusted))}")
+    echo("next, the daemon, which goes on running, and the others in another terminal:")
+    echo(f"  incomingd --config {config}")
+    if not trusted:
+        echo(f"  gpg --batch --passphrase '' --quick-gen-key {_EXAMPLE} ed25519 sign never")
+        echo(f"  gpg --armor --export {_EXAMPLE} | incomingctl --config {config} trust -")
+    key = trusted[0].primary.fingerprint if trusted else _EXAMPLE
+    echo(f"  incomingctl submit ./*.deb --to {incoming} --suite {suite} --key {key} --wait")
+    echo(f"  echo {shlex.quote(source)} >/etc/apt/sources.list.d/incomingd.list")
+    echo("  apt-get update")
