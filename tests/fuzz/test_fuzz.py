@@ -145,9 +145,9 @@ TEXT_TOKENS = [
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-def one_stanza(data: bytes) -> deb822.Stanza | None:
+def one_stanza(data: bytes, **limits: int) -> deb822.Stanza | None:
     """What the strict pass lets through reads the same to python-debian: the same fields, and no second stanza."""
-    stanza, problems = deb822.parse(data, "x")
+    stanza, problems = deb822.parse(data, "x", **limits)
     assert (stanza is None) == bool(problems)
     if stanza is None:
         return None
@@ -359,7 +359,7 @@ def control_file(folder: Path) -> Callable[[bytes], None]:
     data_member = ar_parts(dpkg_deb(Upload().control_text(), "none"))[2]
 
     def target(text: bytes) -> None:
-        stanza = one_stanza(text)
+        stanza = one_stanza(text, max_line=1 << 20)  # as of a control file
         if stanza is not None:
             relations.faults(stanza, relations.SOURCE_FIELDS + relations.BINARY_FIELDS, source=True)
         deb = ar([("debian-binary", b"2.0\n"), ("control.tar", tar(("./control", text), form="")), data_member])

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from incomingd import fsio
-from incomingd.config import PublishConfig
+from incomingd.config import ChecksConfig, PublishConfig
 from incomingd.publish.stanza import packages_stanza
 from incomingd.verify.binary import check_alone
+from incomingd.verify.overrides import Overrides
 from tests.support import packages
 from tests.support.apt import Apt
 from tests.support.instance import Instance
@@ -134,7 +135,8 @@ def sized(folder: Path, name: str, size: int) -> Path:
 def packages_size(file: Path) -> int:
     """How many bytes the stanza of that package has."""
     entry = fsio.hash_file(file)
-    found = check_alone(file, entry, lambda _section, _name: "main", datetime.now(UTC))
+    now = datetime.now(UTC)
+    found = check_alone(file, entry, lambda _section, _name: "main", now, checks=ChecksConfig(), overridden=Overrides())
     assert found.package, found.problems
     return len(packages_stanza(found.package, f"pool/main/m/{file.name[:4]}/{file.name}", PublishConfig()))
 
