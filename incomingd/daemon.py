@@ -13,6 +13,7 @@ be started again; 2 usage or configuration; 4 halted: with ``--once``, or the jo
 import contextlib
 import faulthandler
 import fcntl
+import gc
 import itertools
 import logging
 import os
@@ -59,6 +60,10 @@ def main(file: Path | None, once: bool, check_config: bool, verbose: bool) -> No
         _check(config)
         return
     _log_warnings(config)
+    # What was imported is no garbage, and nearly all that an upload leaves is freed without a search for circles: to
+    # search after each 700 objects, as by default, took 5% of the time of 100 uploads at once.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     # Whoever holds the lock may be sent one, before and after it can do something about it.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
