@@ -4,6 +4,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from incomingd.config import Config
 from incomingd.errors import Retry, WorkerKilled
 from incomingd.model import CheckReport, Seal
 from incomingd.verify.pool import Checkers
+from incomingd.verify.protocol import Note, receive_with, send_with
 from tests.support.instance import until
 from tests.verify.builders import Keys, Members, Upload, codes, in_pool, make_config, sealed, tar, told
 
@@ -362,3 +364,17 @@ def test_workers_outlive_what_they_were_forked_from(make: Make) -> None:
         pool.send(odd="killed")
     assert pool.fine()
     assert len(workers(before)) == 1
+
+
+def test_what_a_worker_was_passed_no_program_below_it_has() -> None:
+    """gpgv, if a signature takes it over, could answer in its worker's place."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        note = Note()
+        send_with(ours, b"N", ours.fileno(), note.fd)
+        kind, data, passed = receive_with(theirs)
+        note.close()
+    assert (kind, data, len(passed)) == (b"N", b"", 2)
+    for fd in passed:
+        assert not os.get_inheritable(fd)
+        os.close(fd)
