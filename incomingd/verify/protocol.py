@@ -135,8 +135,11 @@ def send_with(to: socket.socket, kind: bytes, *passed: int) -> None:
 
 def receive_with(source: socket.socket) -> tuple[bytes, bytes, list[int]]:
     """The next frame, of several that may have come, with the descriptors that it has brought."""
-    # Nothing that is executed later is to have them: gpgv could answer in its worker's place.
-    head, passed, _, _ = socket.recv_fds(source, _HEAD.size, 2, socket.MSG_CMSG_CLOEXEC)
+    head, passed, _, _ = socket.recv_fds(source, _HEAD.size, 2)
+    for fd in passed:
+        # Nothing that is executed later is to have it: gpgv could answer in its worker's place. (recv_fds passes no
+        # flags on, so MSG_CMSG_CLOEXEC cannot be had.)
+        os.set_inheritable(fd, False)
     if not head:
         raise EOFError
     size, kind = _HEAD.unpack(head + _exactly(source, _HEAD.size - len(head)))
