@@ -76,8 +76,12 @@ def test_every_error_of_the_configuration_is_told_at_once(idle: Instance) -> Non
     for line, key in zip(sorted(done.stderr.splitlines()), ("speed", "batch"), strict=True):
         assert str(idle.config) in line
         assert key in line
-    for command in (("incomingd", "--once"), ("incomingctl", "status")):
+    for command in (("incomingd", "--once"), ("incomingctl", "list", "stable"), ("incomingctl", "fsck")):
         assert idle.run(*command).returncode == 2
+    # The status folder says by itself how uploads stand: an operator's typo takes that from nobody.
+    status = idle.run("incomingctl", "status")
+    assert status.returncode == 0
+    assert "the status is read from" in status.stderr
 
 
 def test_the_configuration_is_found_where_the_manual_says(idle: Instance) -> None:
