@@ -4,6 +4,7 @@ Reading is strict about types: what does not fit raises :class:`CodecError`, sin
 """
 
 import json
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +43,10 @@ def _text(value: Any, _type: Any) -> str:
     return value
 
 
+def _bytes(value: Any, _type: Any) -> bytes:
+    return b64decode(_text(value, str), validate=True)
+
+
 def _time(value: Any, _type: Any) -> datetime:
     at = datetime.fromisoformat(value)
     if at.tzinfo is None:
@@ -56,6 +61,8 @@ def _converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
     # Before str's own hook, which would leave the member's value: "is" and match would then miss it.
     converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))
+    converter.register_unstructure_hook(bytes, lambda value: b64encode(value).decode("ascii"))
+    converter.register_structure_hook(bytes, _bytes)
     converter.register_unstructure_hook(datetime, timestamp)
     converter.register_structure_hook(datetime, _time)
     converter.register_unstructure_hook(Path, str)

@@ -108,6 +108,7 @@ def import_(
         now=now,
         keyring=instance.places.uploaders_home,
         server=where if isinstance(where, Server) else None,
+        roots=(Path(base),) if where else tuple(paths),
     )
 
     def find(task: Task) -> Contents:

@@ -163,7 +163,7 @@ def take_copy(source: Path, target: Path, *, link: bool = False, limit: int = 1 
     A file of more than ``limit`` bytes raises ``OSError`` with ``EFBIG``, and ``target`` has to be removed.
     ``link`` makes it a second name instead, where one can be had: right only where nobody changes files in place.
     """
-    with directory(source.parent) as dir_fd, regular(source.name, dir_fd) as fd:
+    with directory(source.parent, through=True) as dir_fd, regular(source.name, dir_fd) as fd:
         if os.fstat(fd).st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", source.name)
         if link and _linked(source, target):

@@ -53,7 +53,7 @@ class _UnlistedError(Exception):
 class Task:
     """What an import is: into which suite and component (None: as each section says), staged where, by whose rules.
 
-    ``server`` is where its files are fetched from; None if they are on this machine.
+    ``server`` is where its files are fetched from; None if they are on this machine, in ``roots`` and below.
     """
 
     config: Config
@@ -64,6 +64,26 @@ class Task:
     now: datetime
     keyring: Path
     server: Server | None = None
+    roots: tuple[Path, ...] = ()
+
+
+def folder_of(number: int) -> str:
+    """The folder of the staging area in which the package of that number is."""
+    return str(number // _IN_FOLDER)
+
+
+def staged_binary(number: int, origin: Origin) -> str:
+    """Where a binary package is staged, below the import's folder; a source has the folder ``number`` to itself."""
+    return f"{folder_of(number)}/{number}-{origin.path.rpartition('/')[2]}"
+
+
+def sections_of(kind: str, component: str, architecture: str, suite: SuiteConfig) -> tuple[str, ...]:
+    """The indexes that list a package, one of "all" for each architecture."""
+    if kind == "dsc":
+        return (f"{component}/source",)
+    family = "debian-installer/" if kind == BinaryKind.UDEB else ""
+    architectures = suite.binary_architectures if architecture == "all" else (architecture,)
+    return tuple(f"{component}/{family}binary-{one}" for one in architectures)
 
 
 class Reader:
@@ -148,7 +168,7 @@ class Reader:
 
     def _remove(self, number: int, name: str) -> None:
         """Nothing is kept of what cannot be imported."""
-        folder = self._task.folder / str(number // _IN_FOLDER)
+        folder = self._task.folder / folder_of(number)
         fsio.remove(folder / f"{number}-{name}")
         fsio.remove_tree(folder / str(number))
 
@@ -180,8 +200,7 @@ class Reader:
     # -- binaries -----------------------------------------------------------------------------------------------------
 
     def _binary(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
-        name = origin.path.rpartition("/")[2]
-        staged = f"{number // _IN_FOLDER}/{number}-{name}"
+        staged = staged_binary(number, origin)
         entry = self._take(origin, staged)
         outcome = check_alone(
             self._task.folder / staged,
@@ -196,9 +215,6 @@ class Reader:
             return None, list(outcome.problems)
         binary = self._overrides.placed(outcome.package, self._component(origin))
         where = f"{pool_directory(binary.component, binary.source)}/{binary.pool_name}"
-        family = "debian-installer/" if binary.kind is BinaryKind.UDEB else ""
-        suite = self._task.suite
-        architectures = suite.binary_architectures if binary.architecture == "all" else (binary.architecture,)
         package = StagedPackage(
             kind=binary.kind,
             name=binary.package,
@@ -209,7 +225,7 @@ class Reader:
             component=binary.component,
             sha256=entry.digests.sha256,
             stanza=packages_stanza(binary, where, self._task.config.publish),
-            sections=tuple(f"{binary.component}/{family}binary-{arch}" for arch in architectures),
+            sections=sections_of(binary.kind, binary.component, binary.architecture, self._task.suite),
             files=(StagedFile(path=where, file=replace(entry, name=binary.pool_name), staged=staged),),
         )
         return package, []
@@ -218,7 +234,7 @@ class Reader:
 
     def _source(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
         name = origin.path.rpartition("/")[2]
-        beside = f"{number // _IN_FOLDER}/{number}"
+        beside = f"{folder_of(number)}/{number}"
         staged = f"{beside}/{name}"
         entry = self._take(origin, staged)
         text, problems = self._text(staged, entry)
@@ -295,7 +311,7 @@ class Reader:
             component=source.component,
             sha256=source.dsc.digests.sha256,
             stanza=sources_stanza(source, directory, self._task.config.publish),
-            sections=(f"{source.component}/source",),
+            sections=sections_of("dsc", source.component, "source", self._task.suite),
             files=tuple(files),
         )
 

@@ -6,6 +6,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
 
 from incomingd.sandbox.seccomp import Argument, Call
@@ -69,8 +70,8 @@ WORKER: tuple[Call, ...] = (
     *_opening(os.O_RDONLY, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC),
 )
 
-#: What no program that looks at an upload needs, however it is written.
-PROGRAM: tuple[Call, ...] = (
+#: What no program that looks at packages needs, however it is written.
+_NEVER: tuple[Call, ...] = (
     *_named("""
         ptrace process_vm_readv process_vm_writev process_madvise process_mrelease/448 pidfd_getfd kcmp
         perf_event_open bpf userfaultfd io_uring_setup io_uring_enter io_uring_register add_key request_key keyctl
@@ -87,9 +88,6 @@ PROGRAM: tuple[Call, ...] = (
     # Another process of the same user.
     Call(name="prlimit64", arguments=(Argument(index=0, value=0, differs=True),)),
     *(Call(name="ioctl", arguments=(Argument(index=1, value=number),)) for number in _TYPING),
-    # What remains is pairs that have only each other. A datagram's sender may name any receiver.
-    *_named("socket connect bind", errno.EAFNOSUPPORT),
-    Call(name="socketpair", arguments=(Argument(index=1, value=_DATAGRAM, mask=_TYPE),), result=errno.EAFNOSUPPORT),
     # Landlock has no rule for these. They end well and do nothing.
     *_named("chmod fchmod fchmodat fchmodat2/452 chown chown32 fchown fchown32 lchown lchown32 fchownat", 0),
     *_named(
@@ -99,6 +97,20 @@ PROGRAM: tuple[Call, ...] = (
         """,
         errno.EOPNOTSUPP,
     ),
+)
+#: No socket. What remains is pairs that have only each other: a datagram's sender may name any receiver.
+_SOCKETS: tuple[Call, ...] = (
+    *_named("socket connect bind", errno.EAFNOSUPPORT),
+    Call(name="socketpair", arguments=(Argument(index=1, value=_DATAGRAM, mask=_TYPE),), result=errno.EAFNOSUPPORT),
+)
+
+PROGRAM: tuple[Call, ...] = (*_NEVER, *_SOCKETS)
+#: What reads an import's packages. If a server has them, the network remains, and no way to this machine's sockets.
+READER = PROGRAM
+READER_FROM_SERVER: tuple[Call, ...] = (
+    *_NEVER,
+    Call(name="socket", arguments=(Argument(index=0, value=socket.AF_UNIX),), result=errno.EAFNOSUPPORT),
+    *_named("socketpair bind", errno.EAFNOSUPPORT),
 )
 
 #: Besides, if landlock cannot forbid to truncate. A file that is opened for writing is landlock's in any case.

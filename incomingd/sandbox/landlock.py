@@ -66,6 +66,10 @@ RUN = READ | Right.EXECUTE
 DEVICE = Right.READ_FILE | Right.WRITE_FILE
 #: Everything but devices.
 CHANGE = ~(Right.MAKE_CHAR | Right.MAKE_BLOCK | Right.IOCTL_DEV)
+#: What files may be linked from, to where :data:`FILL` is granted.
+LINK = READ | Right.WRITE_FILE | Right.TRUNCATE | Right.REFER
+#: Files and folders.
+FILL = LINK | Right.REMOVE_DIR | Right.REMOVE_FILE | Right.MAKE_DIR | Right.MAKE_REG
 #: The first ABI that knows all rights below this one.
 _NEW_IN = {2: Right.REFER, 3: Right.TRUNCATE, 5: Right.IOCTL_DEV}
 #: What can be granted for something that is no folder.
@@ -99,8 +103,8 @@ def abi() -> int:
         raise
 
 
-def restrict(grants: Iterable[Grant]) -> bool:
-    """Forbid everything but ``grants``; False if the kernel has no landlock.
+def restrict(grants: Iterable[Grant], *, network: bool = False) -> bool:
+    """Forbid everything but ``grants``, and TCP without ``network``; False if the kernel has no landlock.
 
     The caller must have called :func:`.limits.gain_no_privileges`.
     """
@@ -108,7 +112,7 @@ def restrict(grants: Iterable[Grant]) -> bool:
     if not version:
         return False
     handled = _known(version)
-    attributes = _Ruleset(handled, _NETWORK if version >= 4 else 0, _SCOPES if version >= 6 else 0)
+    attributes = _Ruleset(handled, _NETWORK if version >= 4 and not network else 0, _SCOPES if version >= 6 else 0)
     # An older kernel takes a shorter structure.
     size = 8 if version < 4 else 16 if version < 6 else 24
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(attributes), size, 0)

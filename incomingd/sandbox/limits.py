@@ -18,6 +18,7 @@ from pathlib import Path
 #: linux/prctl.h, linux/sched.h
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 1, 24, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAP_DAC_READ_SEARCH = 2
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 #: linux/capability.h: the version of the structures that have two words for each set.
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -83,13 +84,17 @@ def pass_no_capabilities_on() -> None:
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
 
 
-def drop_capabilities() -> None:
+def drop_capabilities(*, reads_all: bool = False) -> None:
     """Give up every capability. As root too: what is executed then has none, if :func:`gain_no_privileges` was called.
 
-    Does nothing to file modes: the process still owns what its user owns.
+    Does nothing to file modes: the process still owns what its user owns. ``reads_all``: root goes on reading what
+    others may not (CAP_DAC_READ_SEARCH).
     """
     pass_no_capabilities_on()
+    kept = 1 << _CAP_DAC_READ_SEARCH if reads_all else 0
     for number in range(64):
+        if kept >> number & 1:
+            continue
         try:
             _prctl(_PR_CAPBSET_DROP, number)
         except OSError as error:
@@ -101,8 +106,9 @@ def drop_capabilities() -> None:
     # Effective, permitted and inheritable: the lower half of each, then the upper half of each.
     held = (ctypes.c_uint32 * 6)()
     _checked(_libc.capget(header, held))
+    kept &= held[1]
     try:
-        _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()))
+        _checked(_libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept)))
     except PermissionError:
         # The packaged unit filters capset(2). What is inheritable alone is no right, and no program turns it into one.
         if held[0] or held[1] or held[3] or held[4]:

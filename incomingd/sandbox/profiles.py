@@ -11,20 +11,26 @@ Operator's programs
     of modes, owners and attributes are passed over: they end well and do nothing, since a file's owner could open the
     state to others.
 
-Both have no capabilities, and no other process's memory, no mounts, namespaces, kernel keyrings or io_uring.
+Readers of an import's packages
+    may read what is imported, the uploaders' keyring and the system's programs and libraries, and write into the
+    import's own folder, where they can make nothing but files and folders. If a server has the packages, they have the
+    network, and no socket of this machine. Root goes on reading what others may not, within that.
+
+None has other capabilities, other processes' memory, mounts, namespaces, kernel keyrings or io_uring.
 """
 
 import contextlib
 import os
 import pwd
 import shutil
+import ssl
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from incomingd.sandbox import calls, landlock, limits, seccomp
-from incomingd.sandbox.landlock import CHANGE, DEVICE, READ, RUN, Grant, Right
+from incomingd.sandbox.landlock import CHANGE, DEVICE, FILL, LINK, READ, RUN, Grant, Right
 
 #: Programs, libraries and what these read at their start.
 _SYSTEM = tuple(
@@ -42,6 +48,8 @@ _DEVICES = tuple(Path("/dev", name) for name in ("null", "zero", "full", "random
 _SECRET = tuple(
     map(Path, ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/ssh", "/etc/ssl/private"))
 )
+#: What names of hosts need besides (resolv.conf(5), hosts(5), gai.conf(5)), and OpenSSL.
+_NETWORK = ("resolv.conf", "hosts", "host.conf", "gai.conf", "services", "ssl/openssl.cnf")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -105,6 +113,37 @@ def confine_program(folder: Path, writable: Path, hidden: Collection[Path]) -> N
     seccomp.forbid(calls.PROGRAM if landlock.abi() >= 3 else (*calls.PROGRAM, *calls.TRUNCATING))
 
 
+def confine_reader(
+    readable: Collection[Path],
+    linked: Collection[Path],
+    folder: Path,
+    hidden: Collection[Path],
+    *,
+    network: bool = False,
+) -> None:
+    """Leave a process that reads an import's packages what is ``readable`` and not ``hidden``, and ``folder`` to fill.
+
+    Files can be linked into ``folder`` from below ``linked``. They can be written there, too, as far as their modes
+    allow: landlock lets no link have more rights than the file has elsewhere. Changes the process's umask. Raises
+    ``OSError``.
+    """
+    os.umask(0o022)  # no call changes a mode from here on
+    limits.gain_no_privileges()
+    limits.drop_capabilities(reads_all=True)
+    given = (*readable, *(_network() if network else ()))
+    landlock.restrict(
+        (
+            *system(hidden),
+            *(grant for path in given for grant in _except(path, READ, hidden)),
+            *(grant for path in linked for grant in _except(path, LINK, hidden)),
+            Grant(path=folder, rights=FILL),
+        ),
+        network=network,
+    )
+    refused = calls.READER_FROM_SERVER if network else calls.READER
+    seccomp.forbid(refused if landlock.abi() >= 3 else (*refused, *calls.TRUNCATING))
+
+
 def _system() -> Iterator[Path]:
     """The system's programs and libraries, the interpreter's and this package."""
     yield from _SYSTEM
@@ -114,6 +153,14 @@ def _system() -> Iterator[Path]:
     gpgv = shutil.which("gpgv")
     if gpgv:
         yield Path(gpgv).resolve().parent
+
+
+def _network() -> Iterator[Path]:
+    """What is read to find a server and to know its certificate."""
+    certificates = ssl.get_default_verify_paths()
+    known = (path for path in (certificates.cafile, certificates.capath) if path)
+    for path in (*(Path("/etc", name) for name in _NETWORK), *map(Path, known)):
+        yield path.resolve()
 
 
 def _home() -> Iterator[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from incomingd.sandbox import landlock
-from tests.support import attempts
+from tests.support import attempts, packages
 from tests.support.accounts import DAEMON, Guarded, become
 from tests.support.instance import Instance, until
 from tests.support.keys import Keys
@@ -37,6 +37,21 @@ if "incomingd.verify.worker" in sys.orig_argv:
         sys.stderr.write("\\n".join(["", *attempts.lines(Path({root!r}), daemon), "attempts: end", ""]))
         return honest(*arguments)
     checking.check_binary = check_binary
+"""
+#: The same in the processes that read an import's packages.
+_READER_TAKEN_OVER = """
+import sys
+if "--multiprocessing-fork" in sys.orig_argv:
+    import incomingd.importing.reading as reading
+    sys.path.insert(0, {folder!r})
+    import attempts
+    from pathlib import Path
+    honest = reading.check_alone
+    def check_alone(*arguments, **named):
+        lines = [*attempts.lines(Path({root!r}), {daemon}), "attempts: end"]
+        sys.stderr.write("\\n".join(["", *lines, ""]))
+        return honest(*arguments, **named)
+    reading.check_alone = check_alone
 """
 #: gpgv's place taken by a program that says by its status lines what it could do.
 _GPGV = """#!/usr/bin/python3
@@ -150,6 +165,26 @@ def test_gpgv_that_a_signature_has_taken_over_can_do_nothing(
     target.nothing_could_be_done(dict.fromkeys(NAMES, "it is not among those that were done"))
 
 
+def test_a_reader_of_an_import_that_a_package_has_taken_over_can_do_nothing(
+    target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = target.instance
+    instance.start()
+    values = {"folder": str(folder), "root": str(instance.root), "daemon": target.pid}
+    (folder / "sitecustomize.py").write_text(_READER_TAKEN_OVER.format(**values))
+    deb = packages.binary(folder, "hello", "1.0-1")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    done = instance.run("incomingctl", "import", "--suite", "stable", deb)
+    monkeypatch.delenv("PYTHONPATH")
+    assert done.returncode == 0, done.stderr
+    found = told(done.stderr)
+    assert "attempts: end" in done.stderr
+    if landlock.abi() < 6:
+        assert found.pop("signal_the_daemon") == ""
+        found["signal_the_daemon"] = "it is landlock's from version 6 on"
+    target.nothing_could_be_done(found)
+
+
 def lacking(what: str, instance: Instance) -> None:
     """Have the daemon run as on a kernel that has no ``what``."""
     instance.prefix = (*instance.prefix, sys.executable, PROJECT / "tests/support/old_kernel.py", what)
@@ -223,6 +258,9 @@ root, own = Path({root!r}), Path({folder!r})
 if {profile!r} == "worker":
     profiles.confine_worker()
     profiles.confine_to_uploads([own], profiles.system([root / "state"]))
+elif {profile!r}.startswith("reader"):
+    network = {profile!r} == "reader from a server"
+    profiles.confine_reader([own], [own], Path({writable!r}), [root / "state"], network=network)
 else:
     profiles.confine_program(own, Path({writable!r}), [root / "state", root / "incoming"])
 print("\\n".join(attempts.lines(root, {daemon})))
@@ -230,7 +268,7 @@ print("\\n".join(attempts.lines(root, {daemon})))
 
 
 @pytest.mark.parametrize("version", range(1, landlock.abi()))
-@pytest.mark.parametrize("profile", ["worker", "program"])
+@pytest.mark.parametrize("profile", ["worker", "program", "reader", "reader from a server"])
 def test_what_an_earlier_landlock_cannot_forbid_seccomp_does(
     work: Path, folder: Path, profile: str, version: int
 ) -> None:
@@ -245,6 +283,8 @@ def test_what_an_earlier_landlock_cannot_forbid_seccomp_does(
     found = told(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     assert set(found) == NAMES
     # Signals are landlock's from version 6 on; a program has to be able to end what it starts.
-    allowed = {"signal_the_daemon"} if profile == "program" and version < 6 else set()
+    allowed = {"signal_the_daemon"} if profile != "worker" and version < 6 else set()
+    if profile == "reader from a server":
+        allowed.add("use_the_internet")
     assert {name for name, reason in found.items() if not reason} == allowed
     assert (root / "state/victim").read_bytes() == b"untouched"
