@@ -33,6 +33,10 @@ class Retry(Exception):
     """The environment is at fault; the same step may succeed later with the same input."""
 
 
+class ProgramKilled(Retry):
+    """Something outside has ended a program that reads an upload, such as the kernel when memory is short."""
+
+
 class Obstructed(Exception):
     """Something about this upload alone is in its own way; ``problem`` says what, and is told if that lasts."""
 

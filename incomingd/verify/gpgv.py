@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from incomingd.errors import Retry
+from incomingd.errors import ProgramKilled, Retry
 from incomingd.sandbox import limits
 
 #: In place of a status keyword: gpgv has used up its processor time.
@@ -24,7 +24,7 @@ _BLOCK = 1 << 16
 
 
 def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
-    """gpgv's output and status lines. Raises ``Retry`` if it cannot run, or is ended by someone else.
+    """gpgv's output and status lines. Raises ``Retry`` if it cannot run, ``ProgramKilled`` if someone else ends it.
 
     The status goes to a file of its own, mixed with nothing. An end that no status line stands for gets one here:
     :data:`OVERDUE`, or ``exit-status-N``.
@@ -41,7 +41,7 @@ def run(keyring: Path, data: bytes) -> tuple[bytes, list[list[str]]]:
     finally:
         os.close(status_fd)
     if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGKILL):
-        raise Retry(f"gpgv was ended by {signal.Signals(-code).name}")
+        raise ProgramKilled(f"gpgv was ended by {signal.Signals(-code).name}")
     if code != 0:
         _readable(keyring)  # if it was replaced meanwhile, gpgv says that the key is not known, or crashes
     status = [line.split()[1:] for line in lines if line.startswith("[GNUPG:] ") and len(line.split()) > 1]

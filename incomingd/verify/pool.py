@@ -35,7 +35,7 @@ from incomingd.verify import answers
 from incomingd.verify.authorise import Authorisation
 from incomingd.verify.external import External
 from incomingd.verify.forkserver import ForkServer
-from incomingd.verify.protocol import TEXTS, Note, Request, Settings, Step, receive, send
+from incomingd.verify.protocol import TEXTS, Note, Request, Settings, Step, memory, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -378,9 +378,11 @@ class Checkers:
             return rules.CHECK_CRASHED.problem("its report is not true", file=worker.reading())
         if answer.kind == b"T":
             raise Retry(" ".join(_lines(answer.data)))
+        if answer.kind == b"K":
+            words = " ".join(_lines(answer.data))
+            raise WorkerKilled(rules.CHECK_CRASHED.problem(words, file=worker.reading()), words)
         if answer.kind == b"M":
-            most = config.checks.worker_memory
-            words = f"reading it takes more than {most >> 20} MiB of memory"
+            words = f"reading it takes more than {memory(request.step, config) >> 20} MiB of memory"
             return rules.CHECK_MEMORY.problem(words, file=worker.reading())
         log.error("a bug ended the check of %s:\n    %s", worker.reading(), "\n    ".join(_lines(answer.data)))
         return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=worker.reading())

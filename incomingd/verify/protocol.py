@@ -2,8 +2,8 @@
 
 A frame is a length of four bytes, the highest first, a letter, and that many bytes. The parent sends jobs (``J``) and
 gets back ``H`` once there is a worker, and for each job one of ``R`` (what the step came to), ``T`` (the machine's
-fault, try again), ``M`` (out of memory) and ``C`` (a bug, with its trace). Neither side sends another frame before it
-has the other's. Jobs and answers are JSON; nothing is ever unpickled.
+fault, try again), ``K`` (gpgv was ended from outside), ``M`` (out of memory) and ``C`` (a bug, with its trace).
+Neither side sends another frame before it has the other's. Jobs and answers are JSON; nothing is ever unpickled.
 
 Before each file that it looks into a worker notes the name in a file that both have open (:class:`Note`). The parent
 reads it only if no report comes: a frame for each file would wake it each time, at a tenth of what a check costs.
@@ -45,6 +45,14 @@ class Step(StrEnum):
 
 #: The steps that read only what is signed, and decide who has signed it. Workers that take them take no others.
 TEXTS = frozenset({Step.AUTHORISE, Step.COMMANDS})
+#: Bytes that they take, besides so many times those of the largest text. One of 1 MiB is read with less than half.
+_OF_TEXTS, _FOR_EACH_BYTE = 128 << 20, 24
+
+
+def memory(step: Step, config: Config) -> int:
+    """The bytes of memory (address space) that a worker may have for a step."""
+    most = config.checks.worker_memory
+    return min(most, _OF_TEXTS + _FOR_EACH_BYTE * config.max_text) if step in TEXTS else most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

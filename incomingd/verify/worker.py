@@ -22,7 +22,7 @@ import traceback
 
 from incomingd import codec
 from incomingd.config import Config
-from incomingd.errors import Retry
+from incomingd.errors import ProgramKilled, Retry
 from incomingd.model import CheckReport
 from incomingd.sandbox import limits, profiles
 from incomingd.verify import overrides, selftest
@@ -31,7 +31,7 @@ from incomingd.verify.check import check
 from incomingd.verify.commands import check_commands
 from incomingd.verify.job import Job
 from incomingd.verify.keyring import Keyring
-from incomingd.verify.protocol import Note, Request, Settings, Step, receive, receive_with, send
+from incomingd.verify.protocol import Note, Request, Settings, Step, memory, receive, receive_with, send
 
 #: What a worker may write anywhere, if no signed text may be larger: such a text for gpgv, and gpgv's status lines.
 _FILE_SIZE = 1 << 20
@@ -81,6 +81,8 @@ class _Worker:
     def _answer(self, data: bytes) -> tuple[bytes, bytes]:
         try:
             return b"R", self._check(codec.loads(data, Request))
+        except ProgramKilled as failure:
+            return b"K", str(failure).encode()
         except Retry as failure:
             return b"T", str(failure).encode()
         except MemoryError:
@@ -97,7 +99,7 @@ class _Worker:
         wanted = self._config.queue(request.queue)
         if wanted is None:
             raise Retry(f"the queue {request.queue} is not configured")
-        _limit(self._config)
+        _limit(self._config, request.step)
         self._note.write("")
         job = Job(
             folder=request.folder,
@@ -123,12 +125,11 @@ def _trace() -> bytes:
     return traceback.format_exc(limit=-20)[-8000:].encode("utf-8", "replace")
 
 
-def _limit(config: Config) -> None:
-    """Memory as configured, and as much processor time from now on."""
-    checks = config.checks
+def _limit(config: Config, step: Step) -> None:
+    """Memory, and as much processor time as configured from now on."""
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    processor = int(used + checks.worker_cpu) + 1
-    limits.at_most({resource.RLIMIT_AS: checks.worker_memory, resource.RLIMIT_CPU: processor}, raisable=True)
+    processor = int(used + config.checks.worker_cpu) + 1
+    limits.at_most({resource.RLIMIT_AS: memory(step, config), resource.RLIMIT_CPU: processor}, raisable=True)
 
 
 def _confine() -> None:

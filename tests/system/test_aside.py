@@ -4,9 +4,12 @@ The pipeline runs in this process, so that the faults come exactly where they ar
 """
 
 import contextlib
+import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +190,29 @@ def test_once_does_not_fail_for_one_that_is_in_its_own_way(idle: Instance, build
     other = builder.upload("spring", "1.0-1").send_directory(idle.incoming)
     assert Pipeline(load(idle.config)).run_once() is False
     assert [(idle.status(name) or {})["stage"] for name in (first, other)] == ["claimed", "published"]
+
+
+def test_one_whose_gpgv_is_killed_each_time_is_tried_three_times(
+    idle: Instance, builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory is short: what the signature is about may be why."""
+    gpgv = tmp_path / "bin/gpgv"
+    gpgv.parent.mkdir()
+    gpgv.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    gpgv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(gpgv.parent), prepend=os.pathsep)
+    idle.start()
+    name = builder.upload("hello").send_directory(idle.incoming)
+
+    def ended() -> bool:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(gpgv) in (process / "cmdline").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
+        return (idle.status(name) or {}).get("state") == 3
+
+    until(ended, "the upload to fail")
+    assert idle.failed(name) == ["check-crashed"]
+    found = idle.status(name) or {}
+    assert "gpgv was ended by SIGKILL, as 2 others before it" in found["problems"][0]["message"]
+    until(lambda: idle.index()["health"]["state"] == "ok", "the machine to be well again")

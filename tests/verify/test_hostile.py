@@ -180,3 +180,14 @@ def test_it_is_rejected_and_the_next_is_fine(tmp_path: Path, keys: Keys, pool: C
     seal = sealed(tmp_path / "honest", Upload().files(keys))
     report = in_pool(pool, tmp_path / "honest", seal, config.queues[0])
     assert report.problems == (), "\n".join(told(report))
+
+
+def test_the_largest_text_is_read_in_what_workers_for_texts_have(tmp_path: Path, keys: Keys, pool: Checkers) -> None:
+    """As many lines as can be: each takes many times its bytes while it is read."""
+    upload = Upload(changes=put("Changes", "\n hello\n" + " a\n" * 330_000 + " b"))
+    config = make_config(tmp_path, {"service.workers": 1, "checks.worker_memory": "512M"})
+    pool.reload(config)
+    seal = sealed(tmp_path / "large", upload.files(keys))
+    assert max(entry.size for entry in seal.files if entry.name.endswith(".changes")) > 950_000
+    report = in_pool(pool, tmp_path / "large", seal, config.queues[0])
+    assert report.problems == (), "\n".join(told(report))[:2000]
