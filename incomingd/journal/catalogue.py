@@ -288,10 +288,15 @@ class Catalogue:
         with self._journal.writing() as db:
             db.executemany("INSERT OR IGNORE INTO pool_intents VALUES (?)", ((path,) for path in paths))
 
-    def forget_intents(self) -> None:
-        """What was intended has come to pass, or has been cleared away."""
+    def forget_fulfilled(self) -> None:
+        """What was intended and is in the pool is no intent any more. Others stay: their publish has yet to succeed."""
         with self._journal.writing() as db:
-            db.execute("DELETE FROM pool_intents")
+            db.execute("DELETE FROM pool_intents WHERE path IN (SELECT path FROM pool_files WHERE gone_at IS NULL)")
+
+    def forget_intents(self, paths: Iterable[str]) -> None:
+        """These have been cleared away."""
+        with self._journal.writing() as db:
+            db.executemany("DELETE FROM pool_intents WHERE path = ?", ((path,) for path in paths))
 
     def unfulfilled(self) -> list[str]:
         """Names that were intended and that the pool is not to have: a file under one of them is litter."""

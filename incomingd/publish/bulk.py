@@ -141,7 +141,7 @@ class Importer:
             for one in built:
                 bulk.apply(db, operation.suite, one.generation.number, upload.id, now)
             self._builder.commit(built, now)
-            self._catalogue.forget_intents()
+            self._catalogue.forget_fulfilled()
             current = self._generations.current(operation.suite)
             where = f"{operation.suite} generation {current.number if current else 0}"
             return self._uploads.publish(

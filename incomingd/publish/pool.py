@@ -74,7 +74,8 @@ class Pool:
         litter = self._catalogue.unfulfilled()
         for path in litter:
             self._remove(path)
-        self._catalogue.forget_intents()
+        self._catalogue.forget_intents(litter)
+        self._catalogue.forget_fulfilled()
         return litter
 
     def clean(self, unused_before: datetime, forgotten_before: datetime, now: datetime) -> list[str]:
@@ -88,7 +89,7 @@ class Pool:
         self._catalogue.set_gone(paths, now)
         for path in paths:
             self._remove(path)
-        self._catalogue.forget_intents()
+        self._catalogue.forget_intents(paths)
         return paths
 
     def _remove(self, path: str) -> None:

@@ -242,7 +242,7 @@ class Publisher:
             for one in accepted:
                 self._catalogue.forget(one.decision.forgotten)
             self._builder.commit(built, now)
-            self._catalogue.forget_intents()
+            self._catalogue.forget_fulfilled()
             current = current_generations(self._generations, self._config)
             newer = _superseded(accepted)
             return [self._published(one, current, now, newer.get(one.upload.id)) for one in accepted]

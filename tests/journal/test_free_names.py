@@ -100,7 +100,7 @@ def test_a_crash_before_the_commit_leaves_litter_under_a_free_name(catalogue: Ca
     bring(catalogue, 1, T0, one, "a")
     remove(catalogue, 2, T0)
     leave_the_pool(catalogue, T0)
-    catalogue.forget_intents()
+    catalogue.forget_intents(one.paths)
     catalogue.intend(one.paths)  # other bytes are about to be placed
     assert catalogue.unfulfilled() == list(one.paths)
 
