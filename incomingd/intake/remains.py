@@ -42,6 +42,8 @@ def reject_remains(places: Places, upload: Upload, queue: QueueConfig | None, ro
             if _is_sealed_in_part(upload, sealed):
                 most = min(queue.max_upload, places.config.limits.rejected_max)
                 _keep_claim(claim, sealed, queue, _Kept(kept, room, most))
+            for copies in (sealed, kept):
+                _on_the_disk(copies)
             fsio.remove_tree(claim, foreign=False)  # before what is sealed is moved: whether it was is known by it
         _keep_sealed(sealed, kept)
     except OSError as error:
@@ -106,6 +108,12 @@ class _Kept:
         size = os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
         with self.room.reserve(self.folder, min(size, self.left)):
             self.left -= fsio.copy_file(name, fd, target, min(size, self.left), mine.allows)
+
+
+def _on_the_disk(folder: Path) -> None:
+    """Copies are synced before what they were made from goes: a power cut takes none of both."""
+    if folder.is_dir():
+        fsio.sync([*folder.iterdir(), folder])
 
 
 def _is_file_of(status: os.stat_result, mine: Ownership) -> bool:
