@@ -381,6 +381,20 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 
+#: Days before a key's end at which health says so.
+_BEFORE = (1, 7, 30)
+
+
+def ending(end: int, now: datetime) -> str:
+    """``within 7 days``, if what ends then, in seconds since the epoch, ends soon; else, and for 0, nothing.
+
+    It changes three times only, or it would be logged each day.
+    """
+    left = end - now.timestamp()
+    days = next((days for days in _BEFORE if 0 < left <= days * 86400), None)
+    return "" if days is None else f"within {days} day{'' if days == 1 else 's'}"
+
+
 def shown_size(size: int) -> str:
     """``size`` bytes for people, in the units that the configuration has: ``20 GiB``."""
     shown, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]

@@ -18,7 +18,7 @@ from incomingd.intake.claimed import Claimed, Sealing
 from incomingd.intake.seal import is_bare, seal_bare, seal_listed, seal_texts
 from incomingd.intake.withdrawal import copy_changes
 from incomingd.journal.uploads import StaleMoveError
-from incomingd.model import CheckReport, Seal, Upload, UploadKind, plain
+from incomingd.model import CheckReport, Seal, Upload, UploadKind, ending, plain
 from incomingd.pipeline.aside import Asides, Attempt
 from incomingd.pipeline.commands import obey
 from incomingd.pipeline.common import Common
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 #: So many more uploads than there are check workers are in hand at once: they are sealed meanwhile.
 _SEAL_AHEAD = 2
-#: Days before the end of an uploader's key at which health says so.
-_BEFORE = (1, 7, 30)
 #: Seconds until delayed uploads are looked at again where the journal could not be used.
 _LATER = 5.0
 
@@ -271,15 +269,12 @@ class Checking:
 
 
 def _ending(table: KeyTable, now: datetime) -> Iterator[str]:
-    """A sentence for each key that ends soon. It changes with :data:`_BEFORE` only, or it would be logged each day."""
+    """A sentence for each key that ends soon."""
     for uploader in table.uploaders:
-        end = uploader.ends(now)
-        left = end - now.timestamp()
-        days = next((days for days in _BEFORE if 0 < left <= days * 86400), None)
-        if days is not None:
+        if within := ending(uploader.ends(now), now):
             yield (
-                f"the key {uploader} ends within {days} day{'' if days == 1 else 's'}, on {uploader.expiry(now)}: what "
-                "it signs is refused from then on; have it extended, and trust it again"
+                f"the key {uploader} ends {within}, on {uploader.expiry(now)}: what it signs is refused from then on; "
+                "have it extended, and trust it again"
             )
 
 

@@ -33,6 +33,8 @@ _GATHER, _LOOK = 0.5, 0.02
 _UNTIDIED = 10
 #: After a halt the publisher looks by itself whether the cause is gone this often, in seconds.
 _HALT_RETRY = 60.0
+#: Seconds between two looks at the archive's keys.
+_KEYS_EVERY = 3600.0
 
 
 class Publishing:
@@ -61,6 +63,8 @@ class Publishing:
         self.prepared = False
         self._took = 0.0  # seconds that the last publish took
         self._untidied = 0  # publishes since all was tidy
+        self._keys_due = float("-inf")  # when the archive's keys are looked at again
+        self._warned: tuple[str, ...] = ()
         self._interrupted = False  # a publish failed, perhaps at its commit
         self._signer, self._publisher = self._make()
 
@@ -180,6 +184,7 @@ class Publishing:
             self._settle()
         self._untidied = 0
         self._note_disk()
+        self._note_keys()
         return False
 
     def _note_disk(self) -> None:
@@ -188,6 +193,18 @@ class Publishing:
         with contextlib.suppress(OSError):  # the next one that needs the disk tells of it
             disk = self._disk.look(common.config, common.journal.path, self._publisher.space())
             common.board.use(disk, self._publisher.overfull())
+
+    def _note_keys(self) -> None:
+        """Tell in time what will be wrong with the archive's keys."""
+        if time.monotonic() >= self._keys_due:
+            self._keys_due = time.monotonic() + _KEYS_EVERY
+            warnings = self._signer.warnings(self._common.clock())
+            for warning in warnings:
+                if warning not in self._warned:
+                    log.warning("%s", warning)
+            self._warned = warnings
+            self._common.board.warn_of_keys(warnings)
+            self._common.reporter.wake()
 
     def _settle(self) -> None:
         """On a full disk the journal's log stays as it is until after the next publish; nothing waits for it."""
@@ -233,6 +250,7 @@ class Publishing:
         common.board.clear_degraded()
         common.board.doing("waiting for uploads")
         self._note_disk()
+        self._keys_due = float("-inf")
         common.reporter.wake(now=True)
         common.pulse.ready()
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 from incomingd import fsio
 from incomingd.errors import Halt, Retry
 from incomingd.model import plain
+from incomingd.publish import archive_keys
 
 #: gpg's agent listens in its home, and this is the longest of its sockets' names; sun_path of unix(7) holds 108 bytes,
 #: and the agent leaves one free beside the final NUL.
@@ -127,6 +128,14 @@ class Signer:
         apart = self._beside.submit(self._signed, "--detach-sign", release)
         inrelease = self._signed("--clear-sign", release)
         return Signatures(inrelease=inrelease, release_gpg=apart.result())
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:
+        """A sentence for each key that ends soon, or that newer versions of apt refuse; nothing if gpg does not say."""
+        try:
+            answer = self._gpg(["--with-colons", "--fixed-list-mode", "--list-sigs", *self._keys])
+        except (Halt, Retry):  # the next signature tells of it
+            return ()
+        return tuple(archive_keys.warnings(answer.output, self._home, now))
 
     def export(self, armor: bool) -> bytes:
         """The public keys, for the clients' Signed-By."""

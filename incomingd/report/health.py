@@ -70,6 +70,7 @@ class Board:
         self._waiting: dict[int, str] = {}
         self._reloads = 0
         self._overfull = ""
+        self._keys: tuple[str, ...] = ()
         self._disk: Disk | None = None
         self._doing = "starting"
         self._stopped = False
@@ -116,6 +117,11 @@ class Board:
         with self._lock:
             self._faults = faults
 
+    def warn_of_keys(self, sentences: tuple[str, ...]) -> None:
+        """What is to be said of the archive's own keys."""
+        with self._lock:
+            self._keys = sentences
+
     def use(self, disk: Disk, overfull: str) -> None:
         """What is used on the disk, and a sentence if that is more than is allowed."""
         with self._lock:
@@ -150,7 +156,13 @@ class Board:
             stops = tuple(str(failure) for failure in (self._halted, self._degraded) if failure is not None)
             held = (self._held,) if self._held else ()
             waiting = tuple(list(self._waiting.values())[-_SHOWN:])
-            others = (*self._refused, *([self._overfull] if self._overfull else []), *self._faults, *waiting)
+            others = (
+                *self._refused,
+                *([self._overfull] if self._overfull else []),
+                *self._keys,
+                *self._faults,
+                *waiting,
+            )
             reasons = (*stops, *held, *others)
             # A hold comes first in the one line: what else is wrong does not show in what is published.
             if held and not self._halted:

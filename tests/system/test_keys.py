@@ -1,9 +1,14 @@
 """Who is trusted: what an operator sees of it, and what health says before a key ends."""
 
 import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from incomingd.config.reader import load
 from tests.support.instance import Instance, until
 from tests.support.keys import Keys
 
@@ -40,3 +45,25 @@ def test_health_says_so_before_one_ends(idle: Instance, keys: Keys, expires: str
         assert key in str(idle.index()["health"]["reasons"])
     else:
         assert idle.index()["health"]["reasons"] == []
+
+
+def test_health_says_so_before_the_archives_own_key_ends(idle: Instance) -> None:
+    home = Path(tempfile.mkdtemp(prefix="incomingd-signing-")) / "home"  # short, for the sockets of gpg's agent
+    home.symlink_to(idle.state / "gnupg/signing")
+    [key] = load(idle.config).archive.signing_keys
+    idle.start()
+    assert idle.index()["health"]["reasons"] == []
+    subprocess.run(["gpg", "--homedir", home, "--batch", "--quiet", "--quick-set-expire", key, "5d"], check=True)
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    shutil.rmtree(home.parent)
+    assert idle.ctl("reload").returncode == 0
+    until(lambda: "ends within 7 days" in str(idle.index()["health"]["reasons"]), "the warning")
+    assert idle.index()["health"]["state"] == "degraded"
+
+
+def test_a_new_archives_key_is_one_that_apt_3_takes(idle: Instance) -> None:
+    dists = idle.archive / "dists/stable"
+    idle.start()
+    until((dists / "Release.gpg").exists, "the first generation")
+    ring = idle.archive / "archive-keyring.gpg"
+    subprocess.run(["sqv", "--keyring", ring, dists / "Release.gpg", dists / "Release"], check=True)
