@@ -207,6 +207,8 @@ class UploadKind(StrEnum):
 
     DIRECTORY = "directory"
     FLAT = "flat"
+    #: A package file in incoming itself that no .changes lists. It is never published as it is.
+    LONE = "lone"
     COMMANDS = "commands"
     OPERATION = "operation"
 

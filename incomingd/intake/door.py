@@ -194,7 +194,7 @@ class Door:
         self._check_area(identity, now)
         # The folders for delayed uploads have no watch: what was heard of the queue is all of its incoming directory's.
         heard = self._desk.hints.take(self.queue.name) if self.queue.delay is None else Heard()
-        found = self._read(fd, waiting, heard)
+        found = self._oddities.with_lone(self._read(fd, waiting, heard), waiting.values())
         if found.complete:
             self._withdraw(fd, found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()
@@ -202,6 +202,8 @@ class Door:
         self._meet(fd, found, waiting, identity, heard)
         room = self._room(waiting, now)
         ready = self._examine(fd, moment, waiting, room)
+        replaced = [one for one in waiting.values() if one.replaced]
+        self._end_replaced(replaced, waiting, "was replaced by another one of the same name")
         if self._area_fault:
             faults.append(self._area_fault)
             for one in ready:
@@ -210,9 +212,10 @@ class Door:
             for one in ready[_AT_ONCE:]:
                 one.due = now
             self._take(fd, self._within(room, ready[:_AT_ONCE], now), waiting, moment)
-        self._tell(waiting, now)
+        self._tell(fd, waiting, now)
         if found.complete:
             self._oddities.note_strays(found, waiting.values(), now, self.queue)
+            self._oddities.note_lone(fd, moment, self.queue)
             self._oddities.note_left(fd, found, moment, self.queue)
             self._remove_strays(fd, moment)
         faults += self._oddities.sentences(self.queue, waiting.values(), now)
@@ -222,7 +225,7 @@ class Door:
         if now - self._renamed_at < _TOLD_FOR:
             faults += self._renamed
         self.settling = any(one.settling for one in waiting.values()) or not found.complete
-        if not found.complete:
+        if not found.complete or replaced:
             return now + _SOON
         if len(new) > _AT_ONCE or len(ready) > _AT_ONCE:
             return now
@@ -274,17 +277,22 @@ class Door:
         # What an operator has cancelled was taken out of here, and has ended.
         still = self._desk.uploads.many(waiting[key].upload.id for key in gone)
         with self._desk.uploads.together():
-            ended = [self._cancel(upload) for upload in still if upload.stage is Stage.RECEIVING]
+            ended = [
+                self._cancel(upload, self._withdrawn(upload)) for upload in still if upload.stage is Stage.RECEIVING
+            ]
         for key in gone:
             del waiting[key]
         for upload in ended:
             self._desk.on_change(upload)
 
-    def _cancel(self, upload: Upload) -> Upload:
-        problem = rules.UPLOAD_WITHDRAWN.problem(
-            f"{plain(upload.name)} was removed from {self.queue.path}, or renamed, before it was taken"
-        )
-        log.info("%s: withdrawn", plain(upload))
+    def _withdrawn(self, upload: Upload) -> str:
+        if upload.kind is UploadKind.LONE:
+            return f"{plain(upload.name)} was removed from {self.queue.path}, or is a file of another upload by now"
+        return f"{plain(upload.name)} was removed from {self.queue.path}, or renamed, before it was taken"
+
+    def _cancel(self, upload: Upload, found: str) -> Upload:
+        problem = rules.UPLOAD_WITHDRAWN.problem(found)
+        log.info("%s: withdrawn: %s", plain(upload), found)
         return self._desk.uploads.reject(upload, [problem], self._desk.clock(), "withdrawn", target=Stage.CANCELLED)
 
     def _meet(
@@ -360,7 +368,8 @@ class Door:
 
     def _is_ready(self, one: Waiting, fd: int, moment: Moment) -> bool:
         try:
-            return one.is_ready(fd, moment, self.queue, self._desk.listings)
+            ready = one.is_ready(fd, moment, self.queue, self._desk.listings)
+            return ready and not one.replaced
         except (FileNotFoundError, NotADirectoryError):
             one.due = moment.monotonic + _SOON
         except OSError as error:
@@ -382,7 +391,8 @@ class Door:
         # Whose an upload is counts from now on: what has that name and another owner is not taken for it.
         found = [(one, owner) for one in ready if (owner := _owner(fd, one.file_name))]
         owned = [(one, owner) for one, owner in found if one.upload.uid in (None, owner.uid)]
-        self._end_replaced([one for one, owner in found if one.upload.uid not in (None, owner.uid)], waiting)
+        others = [one for one, owner in found if one.upload.uid not in (None, owner.uid)]
+        self._end_replaced(others, waiting, "was replaced by an upload of another account")
         if not owned:
             return
         at = self._desk.clock()
@@ -408,11 +418,11 @@ class Door:
         self._unfinished = ready
         self._finish_claims(waiting, moment)
 
-    def _end_replaced(self, replaced: list[Waiting], waiting: dict[Key, Waiting]) -> None:
-        """Under these names is another account's upload by now. The next look meets it as a new one."""
+    def _end_replaced(self, replaced: list[Waiting], waiting: dict[Key, Waiting], how: str) -> None:
+        """Under these names is another upload by now. The next look meets it as a new one."""
         for one in replaced:
             del waiting[one.key]
-            self._desk.on_change(self._cancel(one.upload))
+            self._desk.on_change(self._cancel(one.upload, f"{plain(one.file_name)} {how}, before it was taken"))
 
     def _due(self, upload: Upload, at: datetime) -> datetime | None:
         """When an upload that is taken now is due. Commands are obeyed at once, wherever they are put."""
@@ -443,7 +453,7 @@ class Door:
         try:
             claim.move_to_claims(self._places, one.upload, self.queue, one.members, lambda: listed_elsewhere)
         except FileNotFoundError:
-            self._desk.on_change(self._cancel(one.upload))
+            self._desk.on_change(self._cancel(one.upload, self._withdrawn(one.upload)))
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self._identity = None  # probe anew: something was mounted here
@@ -469,15 +479,22 @@ class Door:
         waiting[one.key] = one
         self._desk.on_change(one.upload)
 
-    def _tell(self, waiting: dict[Key, Waiting], now: float) -> None:
+    def _tell(self, fd: int, waiting: dict[Key, Waiting], now: float) -> None:
         """Write into each upload's own log what holds it up."""
+        for one in waiting.values():
+            if one.seen and one.seen.absent and not one.told and one.is_stale(now):
+                directories = (key_name for (kind, key_name) in waiting if kind is UploadKind.DIRECTORY)
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    one.beside = scan.beside(fd, one.upload.kind, one.file_name, one.seen.absent, directories)
         news = [(one, text) for one in waiting.values() if one.gone_since is None and (text := one.news(now))]
         if not news:
             return
         with self._desk.uploads.together():
             for one, text in news:
                 self._desk.uploads.log(one.upload.id, self._desk.clock(), text)
-        for one, _ in news:
+        for one, text in news:
+            if one.stuck(now):
+                log.warning("%s: %s", plain(one.upload), text)
             self._desk.on_change(self._desk.uploads.get(one.upload.id))
 
 

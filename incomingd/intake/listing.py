@@ -9,6 +9,7 @@ has changed, and what is remembered is bounded, however many texts there are.
 """
 
 import errno
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -33,12 +34,13 @@ _FIELDS = (b"\nfiles:", b"\nchecksums-sha256:", b"\nchecksums-sha1:")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """What one .changes seems to list: names and sizes. ``whole`` is False where the text was cut off; ``too_long``: it
-    lists more than these, and more than is allowed."""
+    lists more than these, and more than is allowed. ``digest`` is the SHA-256 of a signed text."""
 
     files: tuple[tuple[str, int], ...] = ()
     whole: bool = True
     unreadable: bool = False
     too_long: bool = False
+    digest: bytes = b""
 
 
 class Listings:
@@ -83,13 +85,15 @@ def read_listing(fd: int, name: str, mine: Ownership, most: int) -> Listing:
 def _parse(raw: bytes, most: int) -> Listing:
     if not raw.strip() or (raw.startswith(_SIGNED) and _SIGNED_END not in raw):
         return Listing(whole=False)
+    # Of an unsigned text nobody can say whether more of it is to come.
+    digest = hashlib.sha256(raw).digest() if raw.startswith(_SIGNED) else b""
     files: dict[str, int] = {}
     for number, (name, size) in enumerate(_rows(raw)):
         if number >= most:
-            return Listing(files=tuple(files.items()), too_long=True)
+            return Listing(files=tuple(files.items()), too_long=True, digest=digest)
         if name:
             files[name] = size
-    return Listing(files=tuple(files.items()))
+    return Listing(files=tuple(files.items()), digest=digest)
 
 
 def _rows(raw: bytes) -> Iterator[tuple[str, int]]:

@@ -7,13 +7,14 @@ is its sender's until it is renamed.
 
 import os
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from incomingd.config import DELAYED, QueueConfig
 from incomingd.intake import scan
 from incomingd.intake.ripeness import Moment
 from incomingd.intake.scan import Survey
-from incomingd.intake.waiting import Waiting
-from incomingd.model import plain
+from incomingd.intake.waiting import TELL_AFTER, Waiting
+from incomingd.model import UPLOAD_NAME, UploadKind, plain
 
 #: An arrival that no event announced within so many seconds was missed by the watch.
 _ANNOUNCED_WITHIN = 3.0
@@ -26,6 +27,8 @@ _STRAY_AFTER = 60.0
 _CLEAN_EVERY = 60.0
 #: Uploads beyond their accounts' limits are told of after so many seconds: a moment of that is what the limits are for.
 _LIMITED_AFTER = 60.0
+#: Package files of no upload are looked for this often, in seconds.
+_LONE_EVERY = 1.0
 #: Names that one sentence shows, and names that are followed.
 _SHOWN, _MOST = 5, 10_000
 #: Hidden names that are looked into, every minute.
@@ -42,6 +45,8 @@ class Oddities:
         self._strays: dict[str, float] = {}
         self._patience = _STRAY_AFTER
         self._clean_at = self._look_into_at = float("-inf")
+        self._lone: set[str] = set()
+        self._lone_at = float("-inf")
         self._left: list[str] = []
         self._undated: list[str] = []
 
@@ -59,11 +64,43 @@ class Oddities:
 
     def note_strays(self, found: Survey, waiting: Iterable[Waiting], now: float, queue: QueueConfig) -> None:
         """Follow the files that belong to no upload."""
-        strays = found.others - {name for one in waiting for name in one.members or ()}
+        listed = {name for one in waiting if one.upload.kind is not UploadKind.LONE for name in one.members or ()}
+        strays = found.others - listed
         self._strays = {name: self._strays.get(name, now) for name in sorted(strays)[:_MOST]}
         self._patience = max(queue.abandon_after, _STRAY_AFTER)
         if queue.stray_after:
             self._patience = min(self._patience, queue.stray_after / 2)
+
+    def with_lone(self, found: Survey, waiting: Iterable[Waiting]) -> Survey:
+        """The survey with the package files that no .changes lists among the uploads."""
+        known: set[str] = set()
+        listed: set[str] = set()
+        for one in waiting:
+            if one.upload.kind is UploadKind.LONE:
+                known.add(one.upload.name)
+            else:
+                listed.update(one.members or ())
+        lone = ((known | self._lone) - listed) & found.others
+        if not lone:
+            return found
+        uploads = {**found.uploads, **{(UploadKind.LONE, name): name for name in lone}}
+        return replace(found, uploads=uploads)
+
+    def note_lone(self, fd: int, moment: Moment, queue: QueueConfig) -> None:
+        """Find package files that no .changes lists, and whose senders have sent nothing more for a while.
+
+        In a queue in which nothing is waited for, nothing is said of them either.
+        """
+        now = moment.monotonic
+        if not moment.steady or now < self._lone_at or not queue.abandon_after:
+            return
+        self._lone_at = now + _LONE_EVERY
+        quiet = max(TELL_AFTER, queue.settle)
+        long_here = [name for name, since in self._strays.items() if now - since >= quiet]
+        followed = [name for name in long_here if name not in self._lone and UPLOAD_NAME.fullmatch(name)]
+        changed = scan.lone_since(fd, followed)
+        self._lone &= self._strays.keys()
+        self._lone |= {name for name, at in changed.items() if moment.wall - at >= quiet}
 
     def note_left(self, fd: int, found: Survey, moment: Moment, queue: QueueConfig) -> None:
         """Follow what lies in the incoming directory ``fd`` and will never be taken as it is: sent under a hidden name
@@ -93,6 +130,9 @@ class Oddities:
         refused = [one.refused for one in waiting if one.refused]
         if refused:
             found.append(_several(refused, "uploads", f"wait in {queue.path} and cannot be taken", "; "))
+        stuck = [f"{plain(one.file_name)} ({why})" for one in waiting if (why := one.stuck(now))]
+        if stuck:
+            found.append(_several(stuck, "uploads", f"in {queue.path} cannot be taken as they are", "; "))
         limited = [plain(one.file_name) for one in waiting if now - (one.limited_since or now) >= _LIMITED_AFTER]
         if limited:
             found.append(
@@ -113,7 +153,11 @@ class Oddities:
                     f"those that do not come back within {queue.abandon_after:.0f} s count as withdrawn)",
                 )
             )
-        strays = [plain(name) for name, since in self._strays.items() if now - since >= self._patience]
+        strays = [
+            plain(name)
+            for name, since in self._strays.items()
+            if now - since >= self._patience and name not in self._lone
+        ]
         if strays:
             found.append(
                 _several(

@@ -33,10 +33,13 @@ from incomingd.model import Owner, UploadKind, plain
 
 CHANGES, COMMANDS = ".changes", ".commands"
 BINARIES = (".deb", ".udeb", ".ddeb")
+PACKAGES = (*BINARIES, ".dsc")
 #: Made by mkfs in the root of a file system, and nobody's upload.
 NOT_UPLOADS = frozenset({"lost+found"})
 #: Entries beyond a queue's ``max_files`` that are looked at all the same: temporary files of rsync, and the like.
 SLACK = 100
+#: Directories, and files of no upload, that are looked at for what a sender has misplaced.
+_LOOKED_INTO = 200
 #: Bytes of .changes that are read of one upload. Of one that has more, none is read, and it is taken as it is.
 TEXTS_LIMIT = 8 << 20
 #: A file of an upload, also under the name that rsync gives it on the way: .hello_1.0-1_amd64.deb.Xy12ab
@@ -70,7 +73,8 @@ class Survey:
 class Sight:
     """One waiting upload at one moment. ``changed_at`` is in seconds of the file system's clock; ``lacking`` says
     what is not there yet and is empty where all is; ``members`` are the files that belong to it, the .changes first;
-    ``size`` is that of its regular files, in bytes."""
+    ``size`` is that of its regular files, in bytes. ``stuck`` says what to do if it lacks what will hardly come, and
+    ``absent`` names a file that it lists and that is not there. ``text`` is a digest of a flat upload's .changes."""
 
     fingerprint: int
     changed_at: float
@@ -78,6 +82,9 @@ class Sight:
     unreadable: bool
     members: tuple[str, ...]
     size: int
+    stuck: str = ""
+    absent: str = ""
+    text: bytes = b""
 
 
 def survey(fd: int, *, delayed: bool = False) -> Survey:
@@ -177,7 +184,24 @@ def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listing
     """Look at one upload of the incoming directory ``fd``. ``listings`` is kept from look to look by the caller."""
     if kind is UploadKind.DIRECTORY:
         return _directory(fd, file_name, queue, listings)
+    if kind is UploadKind.LONE:
+        return _lone(fd, file_name, queue)
     return _flat(fd, file_name, queue, listings)
+
+
+def _lone(fd: int, file_name: str, queue: QueueConfig) -> Sight:
+    statuses = {file_name: os.stat(file_name, dir_fd=fd, follow_symlinks=False)}
+    name = plain(file_name)
+    alone = f"the package alone by {_submit(name, queue)}"
+    if queue.allow_bare_debs and name.endswith(BINARIES):
+        alone = f"put it into a directory: mkdir .new && mv {name} .new/ && mv -T .new {name.rpartition('.')[0]}"
+    stuck = f"send its .changes too, or {alone}"
+    return _sight(statuses, "no .changes lists it", unreadable=False, members=(file_name,), stuck=stuck)
+
+
+def _submit(what: str, queue: QueueConfig) -> str:
+    """What a sender types."""
+    return f"incomingctl submit {plain(what)} --suite SUITE --key KEY --to {queue.path}"
 
 
 def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Sight:
@@ -195,9 +219,8 @@ def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Si
         if not changes:
             debs = tuple(name for name in sorted(statuses) if name.endswith(BINARIES) and not name.startswith("."))
             lacking = _bare_lacking(statuses, debs) if queue.allow_bare_debs else "there is no .changes yet"
-            if lacking and (inside := nested(statuses.items())):
-                lacking += f"; {inside}"
-            return _sight(statuses, lacking, unreadable=False, members=debs)
+            stuck = _never_whole(name, statuses, debs, queue) if lacking else ""
+            return _sight(statuses, lacking, unreadable=False, members=debs, stuck=stuck)
         found = [listings.read(own, n, statuses[n], mine, queue.max_files) for n in changes]
     # What belongs to another account is nothing to wait for: the upload is refused for it.
     here = {name: status for name, status in statuses.items() if mine.allows(status)}
@@ -209,7 +232,64 @@ def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Si
         lacking,
         unreadable=any(li.unreadable for li in found),
         members=tuple({**dict.fromkeys(changes), **listed}),
+        stuck=nested(statuses.items()) if lacking else "",
+        absent=_absent(found, statuses),
     )
+
+
+def _never_whole(name: str, files: Mapping[str, os.stat_result], debs: Collection[str], queue: QueueConfig) -> str:
+    """What to do with a directory without a .changes, if nothing changes in it any more."""
+    if inside := nested(files.items()):
+        return inside
+    if debs:
+        return f"put the .changes into it, or send the packages by {_submit(f'{name}/*.deb', queue)}"
+    return "put a .changes and the files that it lists into it, or remove it"
+
+
+def _absent(listings: Iterable[Listing], files: Collection[str]) -> str:
+    """The first file that is listed and not there."""
+    return next((name for listing in listings for name, _ in listing.files if name not in files), "")
+
+
+def beside(fd: int, kind: UploadKind, file_name: str, absent: str, directories: Iterable[str]) -> str:
+    """Where the file ``absent`` of an upload lies, if its sender has put it into another place of the incoming
+    directory ``fd``: a sentence with what to type; empty if nowhere. ``directories`` are those of other uploads."""
+    uid = os.stat(file_name, dir_fd=fd, follow_symlinks=False).st_uid
+    if kind is UploadKind.DIRECTORY:
+        if _is_file_of(uid, absent, fd):
+            return f"{plain(absent)} lies beside it: mv {plain(absent)} {plain(file_name)}/"
+        return ""
+    for directory in itertools.islice(directories, _LOOKED_INTO):
+        with contextlib.suppress(OSError), fsio.directory(directory, fd) as own:
+            if _is_file_of(uid, absent, own):
+                return (
+                    f"{plain(absent)} lies in the directory {plain(directory)} beside it: "
+                    f"mv {plain(file_name)} {plain(directory)}/"
+                )
+    return ""
+
+
+def _is_file_of(uid: int, name: str, fd: int) -> bool:
+    try:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == uid
+
+
+def lone_since(fd: int, names: Iterable[str]) -> dict[str, float]:
+    """Package files among ``names`` in the incoming directory ``fd``, each with when a file of its owner was last
+    changed there: as long as others come, its .changes may come too."""
+    found: dict[str, tuple[int, float]] = {}
+    for name in itertools.islice(names, _LOOKED_INTO):
+        with contextlib.suppress(OSError):
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                found[name] = (status.st_uid, status.st_ctime)
+    newest: dict[int, float] = {}
+    for uid, at in found.values():
+        newest[uid] = max(at, newest.get(uid, at))
+    return {name: newest[uid] for name, (uid, _) in found.items() if name.endswith(PACKAGES)}
 
 
 def nested(files: Iterable[tuple[str, os.stat_result]]) -> str:
@@ -218,8 +298,8 @@ def nested(files: Iterable[tuple[str, os.stat_result]]) -> str:
     if not inside:
         return ""
     return (
-        f"it holds the directory {plain(inside)}: mv puts a directory into one that has the new name already; rename "
-        "with mv -T, under a name that is not in use"
+        f"it holds the directory {plain(inside)}: mv and scp -r put a directory into one that has the new name "
+        "already; send it under a name that is not in use, and rename with mv -T"
     )
 
 
@@ -248,7 +328,14 @@ def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Si
     whose = next((name for name in names if name in foreign), "")
     if whose and lacking:
         lacking += f"; {whose} {mine.refusal(foreign[whose].st_uid)}: it counts as absent"
-    return _sight(here, lacking, unreadable=listing.unreadable, members=tuple(n for n in names if n not in foreign))
+    return _sight(
+        here,
+        lacking,
+        unreadable=listing.unreadable,
+        members=tuple(n for n in names if n not in foreign),
+        absent=_absent([listing], here),
+        text=listing.digest,
+    )
 
 
 def flat_members(file_name: str, listing: Listing) -> tuple[str, ...]:
@@ -258,7 +345,14 @@ def flat_members(file_name: str, listing: Listing) -> tuple[str, ...]:
 
 
 def _sight(
-    statuses: Mapping[str, os.stat_result], lacking: str, *, unreadable: bool, members: tuple[str, ...]
+    statuses: Mapping[str, os.stat_result],
+    lacking: str,
+    *,
+    unreadable: bool,
+    members: tuple[str, ...],
+    stuck: str = "",
+    absent: str = "",
+    text: bytes = b"",
 ) -> Sight:
     marks = [(name, *_mark(status)) for name, status in sorted(statuses.items())]
     return Sight(
@@ -268,6 +362,9 @@ def _sight(
         unreadable=unreadable,
         members=members,
         size=_size(statuses.values()),
+        stuck=stuck,
+        absent=absent,
+        text=text,
     )
 
 

@@ -24,7 +24,7 @@ ROOM_PAUSE = 0.25
 #: Seconds between two looks whether a writer has closed its file.
 _WRITER_PAUSE = 0.5
 #: After so many seconds without a change an incomplete upload's log says what it waits for.
-_TELL_AFTER = 10.0
+TELL_AFTER = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Waiting:
     ``home`` is the device and inode of the incoming directory that it was seen in; ``arrival`` numbers those that were
     renamed in, in their order; ``refused`` says why it itself could not be taken, ``held`` why nothing can be, or
     nothing of its account, which is so since ``limited_since``. ``size`` is that of its files when it was ready.
+    ``replaced``: a flat upload's .changes is another one by now; ``beside`` says where a file that it lacks lies.
     """
 
     upload: Upload
@@ -50,6 +51,9 @@ class Waiting:
     size: int = 0
     seen: Sight | None = None
     problem: Problem | None = None
+    replaced: bool = False
+    beside: str = ""
+    _text: bytes = b""
     _quiet: Quiet = field(default_factory=Quiet)
 
     @property
@@ -102,6 +106,8 @@ class Waiting:
         except PermissionError:
             return Action.TAKE  # to be refused, with what to do about it
         self._quiet.note(self.seen, moment)
+        self.replaced = bool(self._text and self.seen.text) and self.seen.text != self._text
+        self._text = self.seen.text or self._text
         doomed = self.upload.nameless or UPLOAD_NAME.fullmatch(self.upload.name) is None
         decision = decide(self.seen, self._quiet.since, now, queue, doomed=doomed)
         self.due, self.settling = decision.due, decision.settling
@@ -130,11 +136,20 @@ class Waiting:
         """What is missing, as the last look saw it."""
         return self.seen.lacking if self.seen else ""
 
+    def is_stale(self, now: float) -> bool:
+        """True if it lacks something and has not changed for a while."""
+        return bool(self.lacking()) and now - self._quiet.since >= TELL_AFTER
+
+    def stuck(self, now: float) -> str:
+        """What it lacks and what to do, if that will hardly come by itself; else empty."""
+        what = self.beside or (self.seen.stuck if self.seen else "")
+        return f"{self.lacking()}; {what}" if what and self.is_stale(now) and self.gone_since is None else ""
+
     def news(self, now: float) -> str:
         """What its log should say and does not yet; told once."""
         news = self.refused or self.held
-        if not news and self.lacking() and now - self._quiet.since >= _TELL_AFTER:
-            news = f"waits: {self.lacking()}"
+        if not news and self.is_stale(now):
+            news = f"waits: {self.stuck(now) or self.lacking()}"
         if not news or news == self.told:
             return ""
         self.told = news

@@ -56,6 +56,8 @@ def _read_changes(fd: int, upload: Upload, queue: QueueConfig, limit: int) -> It
 
 
 def _file_name(fd: int, upload: Upload) -> str:
+    if upload.kind is UploadKind.LONE:
+        return upload.name
     found = scan.survey(fd).uploads.get((upload.kind, upload.name))
     if found is None:
         raise FileNotFoundError(upload.name)
@@ -84,5 +86,7 @@ def _members(queue: QueueConfig, upload: Upload) -> Sequence[str] | None:
         return None
     with opened(queue) as fd:
         file_name = _file_name(fd, upload)
+        if upload.kind is UploadKind.LONE:
+            return (file_name,)
         mine = _flat_ownership(fd, file_name, upload).strictly()
         return scan.flat_members(file_name, read_listing(fd, file_name, mine, queue.max_files))

@@ -331,7 +331,9 @@ def test_an_upload_that_was_moved_into_a_directory_of_its_name_is_told_so(inbox:
     inbox.fill("job-2", hello_deb=b"deb").rename(inbox.path / "job-1" / inside)
     inbox.look(after=20)
     inbox.look(after=20)
-    assert f"it holds the directory {inside}: mv puts a directory into" in inbox.newest("job-1").log[-1].message
+    assert (
+        f"it holds the directory {inside}: mv and scp -r put a directory into" in inbox.newest("job-1").log[-1].message
+    )
     inbox.hints.arrived("default", "job-1", renamed_in=True)
     assert inbox.look(after=20) == ["job-1"]
     sealed = inbox.seal("job-1")

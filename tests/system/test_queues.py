@@ -160,3 +160,19 @@ def test_a_tree_ten_deep_is_refused_and_stops_nobody(instance: Instance, builder
     assert (instance.status("deep") or {})["stage"] == "receiving"
     assert instance.ctl("cancel", "deep").returncode == 0
     until(lambda: list(instance.incoming.iterdir()) == [], "the clearing away")
+
+
+def test_a_lone_package_says_at_once_what_to_type(idle: Instance, builder: Builder) -> None:
+    idle.start()
+    upload = builder.upload("hello")
+    [deb] = upload.folder.glob("*.deb")
+    shutil.copy(deb, idle.incoming)
+    until(lambda: (idle.status(deb.name) or {}).get("state") == 0, "its status")
+    words = f"incomingctl submit {deb.name} --suite SUITE --key KEY --to {idle.incoming}"
+    until(lambda: words in str(idle.status(deb.name)), "the line to type")
+    assert words in idle.ctl("status", deb.name).stdout
+    until(lambda: words in idle.health(), "health to tell")
+    assert words in idle.log()
+    # Its .changes may still come.
+    idle.succeeded(upload.send_flat(idle.incoming))
+    until(lambda: (idle.status(deb.name) or {})["stage"] == "cancelled", "the end of what was no upload")
