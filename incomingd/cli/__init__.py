@@ -25,6 +25,7 @@ from incomingd.model import plain, printable
 #: them take 200 ms, and a CI job's ``wait`` needs two.
 _VERBS = {
     "init": ("init", "init"),
+    "setup": ("setup", "setup"),
     "submit": ("submit", "submit"),
     "wait": ("wait", "wait"),
     "status": ("status", "status"),
@@ -97,7 +98,7 @@ class _Verbs(click.Group):
             raise  # click ends quietly
         except OSError as error:
             said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            if isinstance(error, PermissionError) and ctx.invoked_subcommand not in ("init", "submit"):
+            if isinstance(error, PermissionError) and ctx.invoked_subcommand not in ("init", "setup", "submit"):
                 said += "; run this as incomingd's user, or as root"
             _say([said])
             ctx.exit(FAILED)

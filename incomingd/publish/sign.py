@@ -107,8 +107,12 @@ class Signer:
                 f"your keyring has no secret key {fingerprint} ({_last_line(secret.stderr.decode(errors='replace'))}); "
                 "see gpg --list-secret-keys, or let a key be made"
             )
+        return self.import_key(fingerprint, secret.stdout)
+
+    def import_key(self, fingerprint: str, secret: bytes) -> str:
+        """Take over a secret key; its fingerprint. Raises :class:`Halt` if gpg does not, and :class:`Retry`."""
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        answer = self._gpg(["--import"], secret.stdout)
+        answer = self._gpg(["--import"], secret)
         if answer.code:
             raise Halt(f"{self._home}: gpg does not import {fingerprint}; it said: {_last_line(answer.said)}")
         return fingerprint

@@ -39,12 +39,15 @@ RestartSec=0
 class Packaged:
     """One installation, made anew: nothing is left in its places of one before it."""
 
-    def __init__(self, systemd: PrivateSystemd, keyfile: Path) -> None:
+    def __init__(self, systemd: PrivateSystemd, keyfile: Path | None) -> None:
+        """``keyfile`` is trusted; None: nothing but what the package brings is there, and no key of the archive."""
         self.systemd = systemd
         systemd.run(
             "rm", "-rf", "/srv/incomingd", "/var/lib/incomingd", "/etc/incomingd", f"/etc/systemd/system/{UNIT}.d"
         )
         self._install()
+        if keyfile is None:
+            return
         self.configure(f'signing_keys = ["{self._make_key()}"]')
         trust = [_BIN / "incomingctl", "--config", CONFIG, "trust", "-"]
         systemd.run(*trust, user="incomingd", data=keyfile.read_bytes())
