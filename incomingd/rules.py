@@ -129,6 +129,11 @@ UPLOAD_CANCELLED = _rule(
     "An upload that waits is published unless an operator, or a .commands file of its sender, cancels it.",
     "if that was a mistake: incomingctl retry",
 )
+JOURNAL_RESTORED = _rule(
+    "journal-restored",
+    "An upload is known to the journal. This one came after the backup from which the operator restored it.",
+    "send it again",
+)
 COMMANDS_REFUSED = _rule(
     "commands-refused",
     "A .commands file has rm, cancel and reschedule, each with the .changes or the name of an upload of its sender "

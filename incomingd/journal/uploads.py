@@ -339,6 +339,18 @@ class Uploads:
             ).fetchone()
         return row is not None
 
+    def last_id(self) -> int:
+        """The highest id that was given; 0 for none."""
+        with self._journal.reading() as db:
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'uploads'").fetchone()
+        return int(row["seq"]) if row else 0
+
+    def pass_over_ids(self, last: int) -> None:
+        """Give no id up to ``last`` from now on."""
+        with self._journal.writing() as db:
+            if db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'uploads'", (last,)).rowcount == 0:
+                db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('uploads', ?)", (last,))
+
     def last_ended(self, limit: int) -> list[int]:
         """The ids of the uploads that ended last, the newest first."""
         with self._journal.reading() as db:

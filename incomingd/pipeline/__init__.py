@@ -113,7 +113,7 @@ class Pipeline:
         common = self._common
         recovery.recover(common.config, common.places, common.uploads, common.clock)
         common.delays.come_due(common.clock())  # nothing is checked yet, so nothing is checked twice
-        common.reporter.prepare()
+        common.reporter.prepare(common.clock())
         common.keeping.start()
         for upload in common.uploads.open():
             if upload.stage is Stage.CLAIMED:

@@ -21,6 +21,7 @@ from incomingd.errors import Retry
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.places import Places
+from incomingd.report import restored
 from incomingd.report.health import Board
 from incomingd.report.status import StatusFiles
 from incomingd.states import Stage
@@ -48,6 +49,8 @@ class Reporter:
         self, places: Places, uploads: Uploads, board: Board, visible: threading.Lock, is_switched: Callable[[], bool]
     ) -> None:
         """``is_switched`` says whether clients see all that the journal has as published."""
+        self._places = places
+        self._uploads = uploads
         self._files = StatusFiles(places, uploads, board.health)
         self._board = board
         self._visible = visible
@@ -60,9 +63,14 @@ class Reporter:
         self._failed = False
         self._writing = threading.Lock()  # one thread at a time draws and writes
 
-    def prepare(self) -> None:
-        """Make the folders; everything is to be written anew. Raises ``OSError``."""
+    def prepare(self, now: datetime) -> None:
+        """Make the folders; everything is to be written anew. Before any upload is seen. Raises ``OSError`` and
+        ``Retry``."""
         self._files.prepare()
+        known = self._uploads.last_id()
+        last = restored.mark(self._places, known, now)
+        if last > known:
+            self._uploads.pass_over_ids(last)
         self._files.note_all()
         self._news.set()
 

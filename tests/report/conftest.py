@@ -51,7 +51,7 @@ class Desk:
     def restart(self) -> None:
         """A new process on the same journal."""
         self.reporter = Reporter(self.places, self.uploads, self.board, threading.Lock(), lambda: self.switched)
-        self.reporter.prepare()
+        self.reporter.prepare(datetime.now(UTC))
 
     def now(self) -> datetime:
         self._now += timedelta(seconds=1)
