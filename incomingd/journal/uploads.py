@@ -107,6 +107,20 @@ class Uploads:
             self.log(upload_id, at, message)
             return self.get(upload_id)
 
+    def see_again(self, upload_id: int, name: str, queue: str, seen_at: datetime, owner: Owner | None) -> Upload:
+        """An upload that the journal had forgotten, ``receiving``, under the id that it had."""
+        uid, account = (owner.uid, owner.account) if owner else (None, None)
+        with self._journal.writing() as db:
+            db.execute(
+                "INSERT INTO uploads (id, name, queue, kind, stage, seen_at, uid, account, holder)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(upload_id, name, queue, UploadKind.DIRECTORY, Stage.RECEIVING),
+                    *(codec.timestamp(seen_at), uid, account, uid),
+                ),
+            )
+            return self.get(upload_id)
+
     def ask(self, name: str, operation: Operation, at: datetime, message: str) -> Upload:
         """An operator's request: ``queued`` at once, with the next sequence number."""
         with self._journal.writing() as db:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
+from incomingd import rules
 from incomingd.errors import Retry
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
@@ -67,12 +68,28 @@ class Reporter:
         """Make the folders; everything is to be written anew. Before any upload is seen. Raises ``OSError`` and
         ``Retry``."""
         self._files.prepare()
-        known = self._uploads.last_id()
-        last = restored.mark(self._places, known, now)
-        if last > known:
-            self._uploads.pass_over_ids(last)
+        self._mark_unknown(now)
         self._files.note_all()
         self._news.set()
+
+    def _mark_unknown(self, now: datetime) -> None:
+        """What came after the backup from which the journal was restored did not happen, as far as the archive is
+        concerned, and its ids are not given again. What had failed stays as it is."""
+        unknown = restored.unknown(self._places, self._uploads.last_id())
+        if not unknown:
+            return
+        for one in unknown:
+            if not one.failed:
+                problem = rules.JOURNAL_RESTORED.problem(f"it was {one.stage} before that")
+                seen = self._uploads.see_again(one.id, one.name, one.queue, one.seen_at, one.owner)
+                self._uploads.reject(seen, [problem], now, "the journal was restored", target=Stage.CANCELLED)
+        self._uploads.pass_over_ids(unknown[-1].id)
+        log.warning(
+            "the journal was restored: %d uploads that came after the backup, up to #%d, are not known to it; their "
+            "status files say so, and those that had not failed have to be sent again",
+            len(unknown),
+            unknown[-1].id,
+        )
 
     def tell(self, uploads: Iterable[Upload]) -> None:
         """These have moved."""

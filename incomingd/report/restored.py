@@ -1,89 +1,70 @@
-"""What a journal that was restored from a backup does not know: status files of uploads that came after the backup.
+"""What a journal that was restored from a backup does not know: uploads that came after the backup and have status
+files. Looks only.
 
-Rules:
-
-* Such an upload did not happen, as far as the archive is concerned: its status says FAILED (``journal-restored``), also
-  if it was SUCCEEDED, since the restored archive does not list it. One that had FAILED stays as it is.
-* Its id is not given again: scripts may still ask for it.
-* No folder is read if index.json names no id that the journal does not know.
+No folder is read if index.json names no id that the journal does not know.
 """
 
 import contextlib
 import json
-import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from incomingd import codec, fsio, rules
-from incomingd.model import UPLOAD_NAME, printable
+from incomingd.model import Owner, plain
 from incomingd.places import Places
-from incomingd.states import Stage
-
-log = logging.getLogger(__name__)
+from incomingd.states import State
 
 
-def mark(places: Places, known: int, now: datetime) -> int:
-    """Mark the status files of ids above ``known``, the highest that the journal has given; the highest id of all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """An upload that only its status file knows. ``failed``: what that says holds still."""
 
-    May be done twice. Raises ``OSError``.
-    """
-    listed = list(_listed(places.status_index))
-    if places.status_index.exists() and max(listed, default=0) <= known:
-        return known
-    by_id = places.status / "by-id"
-    unknown = sorted(number for file in by_id.glob("*.json") if (number := _number(file)) > known)
-    for number in unknown:
-        _mark(places, number, now)
-    if unknown:
-        log.warning(
-            "the journal was restored: %d uploads that came after the backup, up to #%d, are not known to it; their "
-            "status files say so, and they have to be sent again",
-            len(unknown),
-            unknown[-1],
-        )
-    return max([known, *listed, *unknown])
+    id: int
+    name: str
+    queue: str
+    stage: str
+    seen_at: datetime
+    owner: Owner | None
+    failed: bool
+
+
+def unknown(places: Places, known: int) -> list[Unknown]:
+    """The uploads with ids above ``known``, the highest that the journal has given. Raises ``OSError``."""
+    index = _read(places.status_index)
+    if index is not None and max(_listed(index), default=0) <= known:
+        return []
+    files = ((number, file) for file in (places.status / "by-id").glob("*.json") if (number := _number(file)) > known)
+    return [one for number, file in sorted(files) if (one := _upload(number, _read(file) or {}))]
 
 
 def _number(file: Path) -> int:
-    return int(file.stem) if file.stem.isdecimal() else 0
+    return int(file.stem) if file.stem.isascii() and file.stem.isdecimal() else 0
 
 
-def _listed(index: Path) -> Iterator[int]:
-    found = _read(index) or {}
-    for one in (*found.get("in_flight", ()), *found.get("ended", ())):
+def _listed(index: dict[str, Any]) -> Iterator[int]:
+    for one in (*index.get("in_flight", ()), *index.get("ended", ())):
         with contextlib.suppress(TypeError, KeyError):
             if isinstance(one["id"], int):
                 yield one["id"]
 
 
-def _mark(places: Places, number: int, now: datetime) -> None:
-    """One upload, and ``NAME.json`` if that is still about it."""
-    own = places.status_by_id(number)
-    found = _read(own)
-    if found is None or found.get("state") == int(Stage.REJECTED.state):
-        return
-    problem = rules.JOURNAL_RESTORED.problem(f"it was {printable(str(found.get('stage')))} before that")
-    at = codec.timestamp(now)
-    lines = found.get("log") if isinstance(found.get("log"), list) else []
-    found |= {
-        "state": int(Stage.REJECTED.state),
-        "state_name": Stage.REJECTED.state.name,
-        "stage": str(Stage.REJECTED),
-        "position": None,
-        "finished_at": at,
-        "published": None,
-        "problems": [codec.plain_data(problem)],
-        "log": [*(lines or []), {"at": at, "message": f"failed: {problem.message}"}],
-    }
-    data = f"{json.dumps(found, ensure_ascii=False, indent=1)}\n".encode("utf-8", "surrogateescape")
-    fsio.write_atomic(own, data)
-    name = found.get("name")
-    if isinstance(name, str) and UPLOAD_NAME.fullmatch(name):
-        newest = places.status_of(name)
-        if (_read(newest) or {}).get("id") == number:
-            fsio.write_atomic(newest, data)
+def _upload(number: int, found: dict[str, Any]) -> Unknown | None:
+    """None if the file is not one of this program's."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        uploader = found["uploader"]
+        account = uploader and uploader["account"]
+        return Unknown(
+            id=number,
+            name=plain(found["name"]),
+            queue=plain(found["queue"]),
+            stage=plain(found["stage"]),
+            seen_at=datetime.fromisoformat(found["seen_at"]),
+            owner=Owner(uid=int(uploader["uid"]), account=account and plain(account)) if uploader else None,
+            failed=found["state"] == int(State.FAILED),
+        )
+    return None
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def test_status_files_of_uploads_that_a_restored_journal_does_not_know_say_so(id
     with idle:
         for name, before in (("lost", lost), ("kept", again)):
             found = idle.status(name) or {}
-            assert (found["id"], found["state"], found["stage"]) == (before["id"], 3, "rejected")
+            assert (found["id"], found["state"], found["stage"]) == (before["id"], 3, "cancelled")
             assert [problem["code"] for problem in found["problems"]] == ["journal-restored"]
             assert "send it again" in found["problems"][0]["message"]
             assert found["published"] is None
