@@ -9,33 +9,10 @@ cd "$(dirname "$0")/.."
 CHROOT_PACKAGES=$(echo ca-certificates apt-utils dpkg-dev dput gcc git gnupg gpgv libc6-dev libseccomp2 procps python3-dev \
   python3-venv systemd util-linux xz-utils zstd | tr ' ' ,)
 
-# repository LABEL: the address that apt has for Debian's packages, or for its security updates.
-repository() {
-  apt-get indextargets --format '$(ORIGIN):$(LABEL):$(COMPONENT) $(REPO_URI)' |
-    awk -v wanted="Debian:$1:main" '$1 == wanted && !found { found = $2 } END { print found }'
-}
-
 release=$1
 shift
 [ "$(id -u)" = 0 ] || die "a chroot is made by root only"
-debian_packages debootstrap
-chroot=$PWD/.cache/$release
-if [ ! -e "$chroot/made" ]; then
-  mirror=$(repository Debian) security=$(repository Debian-Security)
-  [ -n "$mirror" ] || die "apt's sources have no mirror of Debian: apt-get indextargets lists none whose Origin is Debian"
-  say "making a chroot of $release"
-  rm -rf --one-file-system "$chroot"
-  mkdir -p "$chroot"
-  debootstrap --variant=minbase --include="$CHROOT_PACKAGES" "$release" "$chroot" "$mirror" >"$chroot.log" 2>&1 ||
-    { tail -n 20 "$chroot.log" >&2; die "debootstrap failed; all that it said is in $chroot.log"; }
-  {
-    echo "deb $mirror $release main"
-    echo "deb-src $mirror $release main"
-    echo "deb $mirror $release-updates main"
-    [ -z "$security" ] || echo "deb $security $release-security main"
-  } >"$chroot/etc/apt/sources.list"
-  touch "$chroot/made"
-fi
+chroot=$(made_chroot "$release" "$CHROOT_PACKAGES")
 for file in /etc/resolv.conf /etc/hosts /etc/pip.conf; do
   [ ! -e "$file" ] || cp --dereference "$file" "$chroot$file"
 done

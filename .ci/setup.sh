@@ -60,3 +60,32 @@ virtual_environment() {
   .venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$1]"
   printf '%s\n' "$wanted" >.venv/made-for
 }
+
+# repository LABEL: the address that apt has for Debian's packages, or for its security updates.
+repository() {
+  apt-get indextargets --format '$(ORIGIN):$(LABEL):$(COMPONENT) $(REPO_URI)' |
+    awk -v wanted="Debian:$1:main" '$1 == wanted && !found { found = $2 } END { print found }'
+}
+
+# made_chroot RELEASE PACKAGES: the folder of a chroot of that Debian, kept in .cache. Root only.
+made_chroot() {
+  local release=$1 packages=$2 chroot=$PWD/.cache/$1 mirror security
+  debian_packages debootstrap >&2
+  if [ ! -e "$chroot/made" ]; then
+    mirror=$(repository Debian) security=$(repository Debian-Security)
+    [ -n "$mirror" ] || die "apt's sources have no mirror of Debian: apt-get indextargets lists none whose Origin is Debian"
+    say "making a chroot of $release"
+    rm -rf --one-file-system "$chroot"
+    mkdir -p "$chroot"
+    debootstrap --variant=minbase --include="$packages" "$release" "$chroot" "$mirror" >"$chroot.log" 2>&1 ||
+      { tail -n 20 "$chroot.log" >&2; die "debootstrap failed; all that it said is in $chroot.log"; }
+    {
+      echo "deb $mirror $release main"
+      echo "deb-src $mirror $release main"
+      echo "deb $mirror $release-updates main"
+      [ -z "$security" ] || echo "deb $security $release-security main"
+    } >"$chroot/etc/apt/sources.list"
+    touch "$chroot/made"
+  fi
+  echo "$chroot"
+}

@@ -11,7 +11,8 @@ Read it in the order in which an upload flows:
 4. what reads existing packages for a bulk load, with the eyes of verify and the words of publish:
    :mod:`~incomingd.importing`
 5. the way through them: :mod:`~incomingd.pipeline` and, at start-up, :mod:`~incomingd.recovery`
-6. the edges: :mod:`~incomingd.daemon` and :mod:`~incomingd.cli`
+6. what a sender's machine needs, which stands alone: :mod:`~incomingd.client`
+7. the edges: :mod:`~incomingd.daemon` and :mod:`~incomingd.cli`
 
 Imports go up this list only.
 """

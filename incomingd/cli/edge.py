@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from incomingd import fsio
+from incomingd.client.errors import FAILED, HALTED, INTERRUPTED, TERMINATED, TIMED_OUT, USAGE
 from incomingd.config import Config
 from incomingd.config.reader import find, load
 from incomingd.errors import ConfigError
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
     from incomingd.journal import Journal
 
-FAILED, USAGE, TIMED_OUT, HALTED, NOT_SENT = 1, 2, 3, 4, 5
-#: As of every program that SIGINT ends, and what shells say of one that SIGTERM did.
-INTERRUPTED, TERMINATED = 130, 143
+__all__ = ["FAILED", "HALTED", "INTERRUPTED", "TERMINATED", "TIMED_OUT", "USAGE"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

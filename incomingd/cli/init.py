@@ -7,6 +7,7 @@ again. It ends with a first publish, so that apt clients find an empty, signed a
 import json
 import re
 import shlex
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from incomingd.cli.edge import echo, json_option, print_json
 from incomingd.cli.trust import trust_key, warn
 from incomingd.config.reader import load, parse
 from incomingd.config.values import BadValueError, fingerprint
-from incomingd.errors import ConfigError
+from incomingd.errors import ConfigError, Retry
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
 from incomingd.publish.sign import Signer
@@ -49,6 +50,8 @@ signatures = "{signatures}"         # or "optional": unsigned is accepted, a bad
 """
 #: Whose key is made in what is printed to be typed next.
 _EXAMPLE = "ci@example.org"
+#: So often a first publish is tried that fails by the machine's fault.
+_TRIES = 3
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SUITE = """\
 [suites.{table}]
@@ -97,12 +100,24 @@ def init(
     keyring.prepare()
     trusted = [key for keyfile in keyfiles for key in trust_key(keyring, keyfile)]
     fsio.write_durable(file, text(_signing_key(places, signing_key, folder.name)).encode())
-    Pipeline(load(file)).run_once()
+    _publish_first(file)
     warn(trusted, load(file).archive.signing_keys)
     if as_json:
         print_json(_facts(places, file, trusted))
     else:
         _print_next_steps(places, file, suites[0], trusted)
+
+
+def _publish_first(file: Path) -> None:
+    """The empty archive. gpg's agent may fail once, while it writes a key that it was just given in a newer form."""
+    for _ in range(_TRIES - 1):
+        try:
+            Pipeline(load(file)).run_once()
+        except Retry:
+            time.sleep(1)
+        else:
+            return
+    Pipeline(load(file)).run_once()
 
 
 def _text(

@@ -13,12 +13,12 @@ import click
 
 from incomingd.cli import called
 from incomingd.cli.edge import Instance, echo
+from incomingd.client.following import stopped_by
 from incomingd.config import Config
 from incomingd.errors import ConfigError
 from incomingd.model import NAME_KEPT, UPLOAD_NAME, plain
 from incomingd.places import StatusFolder
 
-SUCCEEDED, FAILED = 2, 3
 #: ``status/index.json`` is no upload's.
 INDEX = "index"
 #: Where a packaged service has it.
@@ -160,14 +160,6 @@ def _usual(instance: Instance) -> Iterator[StatusFolder]:
     yield StatusFolder(_INSTALLED)
 
 
-def account(upload: dict[str, Any]) -> str:
-    """Who has sent it, for people."""
-    uploader = upload.get("uploader")  # a status file of before owners were kept has no such field
-    if uploader is None:
-        return "an unknown account"
-    return str(uploader["account"] or f"uid {uploader['uid']}")
-
-
 def _owner(path: Path) -> int | None:
     try:
         return path.lstat().st_uid
@@ -183,17 +175,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ConfigError([f"{path}: is not a status file of incomingd: {error}"]) from error
     return value if isinstance(value, dict) else None
-
-
-def stopped_by(index: dict[str, Any] | None, state: str) -> str | None:
-    """The first reason that index.json gives, where the service is in that state."""
-    health = (index or {}).get("health", {})
-    return str((health.get("reasons") or [f"it is {state}"])[0]) if health.get("state") == state else None
-
-
-def problem_lines(upload: dict[str, Any]) -> list[str]:
-    """One line for each problem: the file, the code and the message."""
-    return [
-        f"{problem['file'] + ': ' if problem['file'] else ''}{problem['message']} [{problem['code']}]"
-        for problem in upload["problems"]
-    ]

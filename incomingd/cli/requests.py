@@ -14,8 +14,9 @@ import click
 
 from incomingd.cli.edge import TIMED_OUT, Instance, echo, json_option, print_json
 from incomingd.cli.polled import Polled
+from incomingd.cli.screen import Lines
 from incomingd.cli.sole import running
-from incomingd.cli.wait import Waiting
+from incomingd.client.following import Waiting
 from incomingd.errors import ConfigError
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Operation, Upload
@@ -65,8 +66,9 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
         _say_asked(asked, as_json=as_json)
         return 0 if no_wait else TIMED_OUT
     # By its number: an older request may have had the same name.
-    waiting = Waiting(Polled.of(instance.config), [f"#{asked.id}"], quiet=as_json)
-    code = waiting.run(timeout)
+    with Lines(quiet=as_json) as screen:
+        waiting = Waiting(Polled.of(instance.config), [f"#{asked.id}"], screen)
+        code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)
     return code

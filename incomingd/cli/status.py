@@ -8,8 +8,8 @@ import click
 
 from incomingd.cli.called import upload_name
 from incomingd.cli.edge import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
-from incomingd.cli.polled import FAILED as UPLOAD_FAILED
-from incomingd.cli.polled import Polled, account, followed, problem_lines, status_option
+from incomingd.cli.polled import Polled, followed, status_option
+from incomingd.client.following import UPLOAD_FAILED, account, problem_lines
 from incomingd.model import shown_size
 
 #: How many of the ended uploads are shown to people.

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from incomingd.cli import wait as waiting
-from incomingd.cli.wait import Waiting
+from incomingd.cli.screen import Lines
+from incomingd.client import following
+from incomingd.client.following import Waiting
 
 
 class Told:
@@ -45,13 +46,14 @@ def status(number: int, state: int, *, ended: bool) -> dict[str, Any]:
 
 
 def follow(*looks: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = Waiting(Told(*looks), ["job"], quiet=False).run(60)
+    with Lines(quiet=False) as screen:
+        code = Waiting(Told(*looks), ["job"], screen).run(60)
     return code, capsys.readouterr().out
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_SOONEST", 0.0)
+    monkeypatch.setattr(following, "_SOONEST", 0.0)
 
 
 OLD, FIRST, FIRST_ENDED = status(1, 3, ended=True), status(7, 1, ended=False), status(7, 2, ended=True)

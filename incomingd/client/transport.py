@@ -1,25 +1,25 @@
 """How ``incomingctl submit`` reaches an incoming folder: on this machine, or on another one over ssh.
 
-Every carrier sends under a hidden name and renames last, so that the daemon takes the upload whole and at once. On the
+Each sends under a hidden name and renames last, so that the daemon takes the upload whole and at once. On the
 other side nothing but sshd is needed: rsync serves where both sides have it; where not, sftp (what scp speaks by now),
 also where the account may do nothing else; ``scp -O`` where there is a shell and no sftp.
 """
 
+from __future__ import annotations
+
 import contextlib
+import os
 import posixpath
 import re
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Callable, Iterator, Protocol, Sequence
 
-import click
-
-from incomingd import fsio
-from incomingd.cli.edge import NOT_SENT
+from incomingd.client.errors import TransportError, UsageError
+from incomingd.client.text import without_prefix
 
 #: As rsync and scp tell a host from a path: a colon before any slash.
 _REMOTE = re.compile(r"(?P<host>(?:[^/:@]+@)?\[[^]/]+]|[^/:]+):(?P<path>.*)", re.DOTALL)
@@ -33,40 +33,30 @@ _LONGEST_SOCKET = 80
 _PATIENCE = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4")
 
 
-class CarrierError(click.ClickException):
-    """It could not be sent, or not be followed; says what the programs said."""
-
-
-class NotSentError(CarrierError):
-    """The upload could not be sent: nothing of it is there."""
-
-    exit_code = NOT_SENT
-
-
-class Carrier(Protocol):
+class Transport(Protocol):
     """A way into one incoming folder."""
 
     def send(self, files: Sequence[Path], name: str) -> None:
-        """Send the files as the upload ``name``. Raises :class:`CarrierError`."""
+        """Send the files as the upload ``name``. Raises :class:`TransportError`."""
 
     def read(self, path: str) -> bytes | None:
-        """A file of that side; None where it is not there. Raises :class:`CarrierError` where nothing can be told."""
+        """A file of that side; None where it is not there. Raises :class:`TransportError` where nothing can be told."""
 
     def status_folder(self) -> str:
         """Where status files are unless it is said otherwise: beside the incoming folder."""
 
 
 @contextlib.contextmanager
-def carrier(to: str, options: Sequence[str]) -> Iterator[Carrier]:
+def transport(to: str, options: Sequence[str]) -> Iterator[Transport]:
     """The way to ``PATH`` or ``[USER@]HOST:PATH``; ``options`` are ssh_config(5) settings."""
     remote = _REMOTE.fullmatch(to)
     if remote is None:
         yield Local(Path(to))
         return
     if remote["host"].startswith("-"):
-        raise click.UsageError(f"{remote['host']} is no host; name [USER@]HOST:PATH")
+        raise UsageError(f"{remote['host']} is no host; name [USER@]HOST:PATH")
     with tempfile.TemporaryDirectory(prefix="incomingctl-") as folder:
-        over = _Ssh(remote["host"], remote["path"].removeprefix("~/") or ".", options, Path(folder))
+        over = _Ssh(remote["host"], without_prefix(remote["path"], "~/") or ".", options, Path(folder))
         try:
             yield over
         finally:
@@ -88,12 +78,12 @@ class Local:
                 for file in files:
                     shutil.copyfile(file, hidden / file.name)
                 if target.exists():
-                    raise CarrierError(f"{target} is there already; send it under another --name")
-                fsio.rename(hidden, target)
+                    raise TransportError(f"{target} is there already; send it under another --name")
+                os.rename(hidden, target)
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)
         except OSError as error:
-            raise CarrierError(f"{error.filename or self._path}: {error.strerror}") from error
+            raise TransportError(f"{error.filename or self._path}: {error.strerror}") from error
 
     def read(self, path: str) -> bytes | None:
         """One file."""
@@ -102,7 +92,7 @@ class Local:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CarrierError(f"{path}: {error.strerror}") from error
+            raise TransportError(f"{path}: {error.strerror}") from error
 
     def status_folder(self) -> str:
         """Beside the incoming folder."""
@@ -172,8 +162,13 @@ class _Ssh:
         self._run(["rsync", "--times", "--protect-args", "-e", shell, *sources, f"{self._host}:{hidden}/"])
 
     def _scp(self, sources: Sequence[str], hidden: str) -> None:
-        # Its own protocol, in which the other side's shell reads the path.
-        self._run(["scp", "-q", "-O", *self._options, *sources, f"{self._host}:{shlex.quote(hidden)}/"])
+        # Its own protocol, in which the other side's shell reads the path. Before OpenSSH 8.6 there is no other, and no
+        # option for it.
+        to = [*self._options, *sources, f"{self._host}:{shlex.quote(hidden)}/"]
+        answer = self._run(["scp", "-q", "-O", *to], check=False)
+        if answer.returncode and b"unknown option" in answer.stderr:
+            answer = self._run(["scp", "-q", *to], check=False)
+        self._checked(answer, f"it could not be sent to {self._host}")
 
     def _sftp_put(self, files: Sequence[Path], name: str) -> None:
         hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
@@ -205,7 +200,7 @@ class _Ssh:
         copy.unlink(missing_ok=True)
         answer = self._sftp([f"-get {_quoted(path)} {_quoted(str(copy))}"])
         if answer.returncode:
-            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+            raise TransportError(f"{self._host} cannot be reached: {_said(answer)}")
         return copy.read_bytes() if copy.exists() else None
 
     # -- programs -----------------------------------------------------------------------------------------------------
@@ -221,21 +216,21 @@ class _Ssh:
         self, command: Sequence[str], *, given: bytes = b"", check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
         try:
-            answer = subprocess.run(command, input=given, capture_output=True, check=False)
+            answer = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         except FileNotFoundError as error:
-            raise CarrierError(f"{command[0]} is not installed; it is needed to send to {self._host}") from error
+            raise TransportError(f"{command[0]} is not installed; it is needed to send to {self._host}") from error
         if check:
             self._checked(answer, f"it could not be sent to {self._host}")
         return answer
 
     def _reached(self, answer: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
         if answer.returncode == _SSH_FAILED:
-            raise CarrierError(f"{self._host} cannot be reached: {_said(answer)}")
+            raise TransportError(f"{self._host} cannot be reached: {_said(answer)}")
         return answer
 
     def _checked(self, answer: subprocess.CompletedProcess[bytes], what: str) -> None:
         if answer.returncode:
-            raise CarrierError(f"{what}: {_said(answer)}")
+            raise TransportError(f"{what}: {_said(answer)}")
 
 
 def _beside(incoming: str) -> str:

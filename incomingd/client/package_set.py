@@ -6,8 +6,10 @@ A .changes that is given goes with all that it lists. Packages without one get o
 * Section and Priority are those of the package; if it has none, or none of one word, the defaults of the archive.
 * Maintainer is that of the package; if that is no address, the user id of the key that signs, else $DEBEMAIL, $EMAIL.
 
-Nothing that is given is changed: what is written or signed is written into a folder of the parcel's own.
+Nothing that is given is changed: what is written or signed is written into a folder of the set's own.
 """
+
+from __future__ import annotations
 
 import filecmp
 import getpass
@@ -17,40 +19,30 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import format_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Dict, Iterable, List, Sequence, Tuple
 
-import click
-import gnupg
-from debian.deb822 import Changes, Deb822, Dsc
-from debian.debfile import DebFile
-
-from incomingd import fsio
-from incomingd.model import FILE_NAME, plain, without_epoch
+from incomingd.client.control import SIGNED, Stanza, control_file, stanza_of, write
+from incomingd.client.errors import PackageError, UsageError
+from incomingd.client.text import FILE_NAME, plain, without_epoch
 
 BINARIES = (".deb", ".udeb", ".ddeb")
 _GIVEN = (".changes", *BINARIES, ".dsc", ".buildinfo")
-_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _DIGESTS = (("Checksums-Sha1", "sha1"), ("Checksums-Sha256", "sha256"))
 
-_S = TypeVar("_S", bound=Deb822)
 #: What a package that says nothing of these is listed with.
 _SECTION, _PRIORITY = "misc", "optional"
 #: A name with an address, or an address alone (Debian Policy 5.6.2).
 _ADDRESS = re.compile(r"[^<>\n]*<[^<>@\s]+@[^<>@\s]+>|[^<>@\s]+@[^<>@\s]+")
 
 
-class ParcelError(click.ClickException):
-    """What was given cannot be sent; says what was found and what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+@dataclass(frozen=True)
+class PackageSet:
     """One upload: its files, the .changes last, and a name for it that says what it is."""
 
     files: tuple[Path, ...]
@@ -67,48 +59,67 @@ class Signer:
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._gpg = gnupg.GPG()
 
     def sign(self, text: bytes) -> bytes:
-        """``text``, clear-signed. Raises :class:`ParcelError`."""
-        # Not keyid: gpg takes that as a default, and another key if it has no such one.
-        signed = self._gpg.sign(text, clearsign=True, extra_args=["--local-user", self._key])
-        if not signed.data or not signed.fingerprint:
-            raise ParcelError(
-                f"gpg cannot sign with {plain(self._key)}: {signed.status or 'it has no such secret key'}"
-            )
-        return bytes(signed.data)
+        """``text``, clear-signed. Raises :class:`PackageError`."""
+        # Not --default-key: gpg would take another key if it has no such one.
+        done = self._gpg(["--status-fd", "2", "--local-user", self._key, "--clearsign"], text)
+        if done.returncode or not done.stdout or b"[GNUPG:] SIG_CREATED " not in done.stderr:
+            said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("gpg: ")]
+            why = plain(said[-1].rpartition(": ")[2]) if said else "it has no such secret key"
+            raise PackageError(f"gpg cannot sign with {plain(self._key)}: {why}")
+        return done.stdout
 
     def address(self) -> str:
         """The first user id of the key that is an address; empty if it has none."""
-        found = (user for key in self._gpg.list_keys(True, keys=[self._key]) for user in key["uids"])
-        return next((user for user in found if _ADDRESS.fullmatch(user)), "")
+        listed = self._gpg(["--with-colons", "--list-secret-keys", self._key], b"").stdout
+        records = (line.split(":") for line in listed.decode(errors="replace").splitlines())
+        users = (_unescaped(record[9]) for record in records if record[0] == "uid")
+        return next((user for user in users if _ADDRESS.fullmatch(user)), "")
+
+    def _gpg(self, options: List[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                ["gpg", "--batch", "--quiet", *options],
+                input=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise PackageError("gpg is not installed; install Debian's package gnupg") from error
 
 
-def pack(given: Sequence[Path], suite: str | None, signer: Signer | None, folder: Path) -> Parcel:
-    """The parcel of these files, or of what is in one directory. ``folder`` is empty, and takes what has to be made."""
+def _unescaped(user: str) -> str:
+    r"""A user id of gpg's ``--with-colons``, which has ``:`` and others as ``\x3a``."""
+    return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), user)
+
+
+def pack(given: Sequence[Path], suite: str | None, signer: Signer | None, folder: Path) -> PackageSet:
+    """The set of these files, or of what is in one directory. ``folder`` is empty, and takes what has to be made."""
     files = _chosen(given)
     changes = [file for file in files if file.suffix == ".changes"]
     if changes:
         if suite is not None:
-            raise click.UsageError("--suite is for packages without a .changes; this one says itself where it is to go")
-        listed = dict.fromkeys(file for one in changes for file in _listed(one, Changes(one.read_bytes())))
+            raise UsageError("--suite is for packages without a .changes; this one says itself where it is to go")
+        listed = dict.fromkeys(file for one in changes for file in _listed(one))
         written = [_signed_copy(one, signer, folder) for one in changes]
     else:
         if suite is None:
-            raise click.UsageError("there is no .changes; name the suite that the packages are for with --suite")
+            raise UsageError("there is no .changes; name the suite that the packages are for with --suite")
         sources = [_signed_copy(file, signer, folder) for file in files if file.suffix == ".dsc"]
         others = [
             _well_named(file, folder) if file.suffix in BINARIES else file for file in files if file.suffix != ".dsc"
         ]
-        beside = [one for file in files if file.suffix == ".dsc" for one in _listed(file, Dsc(file.read_bytes()))]
+        beside = [one for file in files if file.suffix == ".dsc" for one in _listed(file)]
         listed = dict.fromkeys((*others, *beside, *sources))
         groups = _groups(list(listed), _Sender(signer))
         for file in listed.keys() - {file for group in groups for file, _, _ in group.files}:
-            raise ParcelError(f"{file}: belongs to none of the packages; leave it out, or name its package too")
+            raise PackageError(f"{file}: belongs to none of the packages; leave it out, or name its package too")
         written = [_write(group, suite, signer, folder) for group in groups]
     whole = _each_once((*(file for file in listed if file not in changes), *written))
-    return Parcel(files=whole, stem=written[0].stem)
+    return PackageSet(files=whole, stem=written[0].stem)
 
 
 def _chosen(given: Sequence[Path]) -> list[Path]:
@@ -119,43 +130,43 @@ def _chosen(given: Sequence[Path]) -> list[Path]:
             inside = sorted(file for file in path.iterdir() if file.suffix in _GIVEN)
             found = [file for file in inside if file.suffix == ".changes"] or inside
             if not found:
-                raise ParcelError(f"{path}: holds no .changes and no packages; build them first")
+                raise PackageError(f"{path}: holds no .changes and no packages; build them first")
             files.update(dict.fromkeys(found))
         elif path.suffix in _GIVEN:
             files[path] = None
         else:
-            raise ParcelError(f"{path}: is none of {', '.join(_GIVEN)}; what a .changes or .dsc lists goes with it")
+            raise PackageError(f"{path}: is none of {', '.join(_GIVEN)}; what a .changes or .dsc lists goes with it")
     _check_links(files)
     if any(file.suffix == ".changes" for file in files):
         return list(files)
     if all(file.suffix == ".buildinfo" for file in files):
-        raise ParcelError("there is no package among the files; name a .changes, .deb or .dsc")
+        raise PackageError("there is no package among the files; name a .changes, .deb or .dsc")
     return list(files)
 
 
-def _listed(file: Path, stanza: Deb822) -> list[Path]:
+def _listed(file: Path) -> List[Path]:
     """The files that a .changes or a .dsc lists, beside it. An orig that is not there may be in the archive."""
-    names = [row["name"] for row in stanza.get("Files", [])]
+    names = [row[-1] for row in _text(file).rows("Files")]
     if not names:
-        raise ParcelError(f"{file}: lists no files; is it whole?")
+        raise PackageError(f"{file}: lists no files; is it whole?")
     found = [file.parent / Path(name).name for name in names]
     missing = [path for path in found if not path.is_file() and ".orig" not in path.name]
     if missing:
-        raise ParcelError(f"{file}: lists {missing[0].name}, which is not beside it; build again, or copy it there")
+        raise PackageError(f"{file}: lists {missing[0].name}, which is not beside it; build again, or copy it there")
     there = [path for path in found if path.is_file()]
     _check_links(there)
     return there
 
 
 def _check_links(files: Iterable[Path]) -> None:
-    """Raises :class:`ParcelError` for a link by which another account would have one of the caller's files sent.
+    """Raises :class:`PackageError` for a link by which another account would have one of the caller's files sent.
 
     A link counts if it belongs to the caller, to root, or to the account whose file it leads to.
     """
     for file in files:
         link = file.lstat()
         if link.st_uid not in (os.geteuid(), 0, file.stat().st_uid):
-            raise ParcelError(
+            raise PackageError(
                 f"{file}: is a link that uid {link.st_uid} has made to a file of another account; if it is the one "
                 "that you mean, copy it there"
             )
@@ -164,7 +175,7 @@ def _check_links(files: Iterable[Path]) -> None:
 def _signed_copy(file: Path, signer: Signer | None, folder: Path) -> Path:
     """``file`` itself if it is signed already, or is to stay unsigned."""
     text = file.read_bytes()
-    if signer is None or text.startswith(_SIGNED):
+    if signer is None or text.startswith(SIGNED):
         return file
     copy = folder / file.name
     copy.write_bytes(signer.sign(text))
@@ -177,14 +188,14 @@ def _each_once(files: Iterable[Path]) -> tuple[Path, ...]:
     for file in files:
         other = seen.setdefault(file.name, file)
         if other != file and not filecmp.cmp(file, other, shallow=False):
-            raise ParcelError(f"{file} and {other} have the same name and other content; send them apart")
+            raise PackageError(f"{file} and {other} have the same name and other content; send them apart")
     return tuple(seen.values())
 
 
 # -- writing a .changes -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class _Group:
     """The files of one source package in one version, each with the section and priority that Files lists."""
 
@@ -192,16 +203,16 @@ class _Group:
     version: str
     maintainer: str
     architectures: tuple[str, ...]
-    binaries: tuple[Deb822, ...]
+    binaries: tuple[Stanza, ...]
     files: tuple[tuple[Path, str, str], ...]
 
 
-def _groups(files: list[Path], sender: "_Sender") -> list[_Group]:
+def _groups(files: list[Path], sender: _Sender) -> list[_Group]:
     """By source and version, in the order in which they were given."""
     controls = {file: _control(file) for file in files if file.suffix in BINARIES}
-    sources = {file: _stanza(file, Dsc(file.read_bytes())) for file in files if file.suffix == ".dsc"}
+    sources = {file: _whole(file, _text(file)) for file in files if file.suffix == ".dsc"}
     keys = {file: source_of(control) for file, control in controls.items()}
-    keys |= {file: (dsc["Source"], dsc["Version"]) for file, dsc in sources.items()}
+    keys.update({file: (dsc.field("Source"), dsc.field("Version")) for file, dsc in sources.items()})
     groups = []
     for source, version in dict.fromkeys(keys.values()):
         mine = [
@@ -214,7 +225,7 @@ def _groups(files: list[Path], sender: "_Sender") -> list[_Group]:
                 source=source,
                 version=version,
                 maintainer=_maintainer((dsc or debs)[0], sender),
-                architectures=(*(["source"] if dsc else []), *dict.fromkeys(deb["Architecture"] for deb in debs)),
+                architectures=(*(["source"] if dsc else []), *dict.fromkeys(deb.field("Architecture") for deb in debs)),
                 binaries=tuple(debs),
                 files=tuple((file, *_place(file, controls, dsc)) for file in mine),
             )
@@ -222,84 +233,74 @@ def _groups(files: list[Path], sender: "_Sender") -> list[_Group]:
     return groups
 
 
-def _control(file: Path) -> Deb822:
-    text = _control_file(file)
+def _control(file: Path) -> Stanza:
+    text = control_file(file)
     try:
-        return _stanza(file, Deb822(text))
+        return _whole(file, stanza_of(text))
     except ValueError as error:
-        raise ParcelError(f"{file}: its control file cannot be read: {plain(error)}; build it again") from error
+        raise PackageError(f"{file}: its control file cannot be read: {plain(error)}; build it again") from error
 
 
-def _control_file(file: Path) -> bytes:
-    """The control file of a package: by dpkg-deb if it is installed, since it reads whatever dpkg installs."""
-    if shutil.which("dpkg-deb"):
-        answer = subprocess.run(["dpkg-deb", "--info", file.absolute(), "control"], capture_output=True, check=False)
-        if answer.returncode == 0:
-            return answer.stdout
-        raise ParcelError(f"{file}: is no Debian package that dpkg-deb can read: {_last_line(answer.stderr)}")
+def _text(file: Path) -> Stanza:
+    """The stanza of a .changes or .dsc."""
     try:
-        with DebFile(str(file)) as deb:
-            content = deb.control.get_content("control")
-    except Exception as error:  # of many kinds: of python-debian, tarfile, lzma …
-        raise ParcelError(f"{file}: is no Debian package that can be read ({plain(error)}); build it again") from error
-    return content.encode() if isinstance(content, str) else bytes(content or b"")
-
-
-def _last_line(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
-    return plain(lines[-1].removeprefix("dpkg-deb: error: ")) if lines else "it does not say why"
+        return stanza_of(file.read_bytes())
+    except ValueError as error:
+        raise PackageError(f"{file}: cannot be read: {plain(error)}; build it again") from error
 
 
 def _well_named(file: Path, folder: Path) -> Path:
     """The package under the name that its control file gives it: itself, or a second name or a copy in ``folder``."""
     control = _control(file)
-    name = f"{control['Package']}_{without_epoch(control['Version'])}_{control['Architecture']}{file.suffix}"
+    name = f"{control.field('Package')}_{without_epoch(control.field('Version'))}_{control.field('Architecture')}"
+    name += file.suffix
     if name == file.name:
         return file
     if not FILE_NAME.fullmatch(name):
-        raise ParcelError(f"{file}: its control file names it {plain(name)}, which is no file name; build it again")
+        raise PackageError(f"{file}: its control file names it {plain(name)}, which is no file name; build it again")
     named = folder / name
     if named.exists():
-        raise ParcelError(f"{file}: another package that is given has its name and version; send them apart")
+        raise PackageError(f"{file}: another package that is given has its name and version; send them apart")
     try:
-        fsio.link(file.resolve(), named)
+        os.link(file.resolve(), named)
     except OSError:  # another file system, or one without links
         shutil.copyfile(file, named)
     return named
 
 
-def _stanza(file: Path, stanza: _S) -> _S:
-    """``stanza``, where it has what its .changes needs."""
+def _whole(file: Path, stanza: Stanza) -> Stanza:
+    """``stanza``, if it has what its .changes needs."""
     needed = ("Source" if file.suffix == ".dsc" else "Package", "Version", "Architecture")
-    missing = [field for field in needed if not stanza.get(field, "").strip()]
+    missing = [field for field in needed if not stanza.field(field)]
     if missing:
-        raise ParcelError(f"{file}: has no {missing[0]}; build it again")
+        raise PackageError(f"{file}: has no {missing[0]}; build it again")
     return stanza
 
 
-def source_of(control: Deb822) -> tuple[str, str]:
+def source_of(control: Stanza) -> Tuple[str, str]:
     """The source package of a binary, and its version (Debian Policy 5.6.1)."""
-    source, _, version = control.get("Source", control["Package"]).partition(" ")
-    return source, version.strip(" ()") or control["Version"]
+    source, _, version = (control.field("Source") or control.field("Package")).partition(" ")
+    return source, version.strip(" ()") or control.field("Version")
 
 
-def _is_part(file: Path, source: str, version: str, sources: dict[Path, Dsc]) -> bool:
+def _is_part(file: Path, source: str, version: str, sources: Dict[Path, Stanza]) -> bool:
     """True for a file of that source package besides its .dsc, and for its .buildinfo."""
     if file.suffix == ".buildinfo":
         return file.name.startswith(f"{source}_{without_epoch(version)}_")
     return any(
-        file.name in (row["name"] for row in dsc["Files"])
+        file.name in (row[-1] for row in dsc.rows("Files"))
         for dsc in sources.values()
-        if (dsc["Source"], dsc["Version"]) == (source, version)
+        if (dsc.field("Source"), dsc.field("Version")) == (source, version)
     )
 
 
-def _place(file: Path, controls: dict[Path, Deb822], dsc: Sequence[Deb822]) -> tuple[str, str]:
+def _place(file: Path, controls: Dict[Path, Stanza], dsc: Sequence[Stanza]) -> tuple[str, str]:
     """Section and priority, as Files has them; those of a source package are those of its first binary."""
     if file in controls:
-        return _word(controls[file].get("Section", ""), _SECTION), _word(controls[file].get("Priority", ""), _PRIORITY)
-    for row in dsc[0].get("Package-List", []) if dsc else []:
-        return row["section"], row["priority"]
+        return _word(controls[file].field("Section"), _SECTION), _word(controls[file].field("Priority"), _PRIORITY)
+    for row in dsc[0].rows("Package-List") if dsc else []:
+        if len(row) > 3:
+            return row[2], row[3]
     return _SECTION, _PRIORITY
 
 
@@ -327,8 +328,8 @@ class _Sender:
         return named if _ADDRESS.fullmatch(named) else "incomingctl <incomingctl@localhost>"
 
 
-def _maintainer(stanza: Deb822, sender: _Sender) -> str:
-    own = str(stanza.get("Maintainer", "")).strip()
+def _maintainer(stanza: Stanza, sender: _Sender) -> str:
+    own = stanza.field("Maintainer")
     return own if _ADDRESS.fullmatch(own) else sender.address
 
 
@@ -336,16 +337,16 @@ def _write(group: _Group, suite: str, signer: Signer | None, folder: Path) -> Pa
     """The .changes of a group (deb-changes(5)), with the name that dpkg-genchanges would give it."""
     suffix = next((word for word in group.architectures if word != "source"), "source")
     file = folder / f"{group.source}_{without_epoch(group.version)}_{suffix}.changes"
-    text = str(_changes(group, suite)).encode()
+    text = write(_changes(group, suite))
     file.write_bytes(signer.sign(text) if signer else text)
     return file
 
 
-def _changes(group: _Group, suite: str) -> Deb822:
-    names = dict.fromkeys(control["Package"] for control in group.binaries)
-    stanza = Deb822()
+def _changes(group: _Group, suite: str) -> OrderedDict[str, str]:
+    names = dict.fromkeys(control.field("Package") for control in group.binaries)
+    stanza: OrderedDict[str, str] = OrderedDict()
     stanza["Format"] = "1.8"
-    stanza["Date"] = format_datetime(datetime.now(UTC))
+    stanza["Date"] = format_datetime(datetime.now(timezone.utc))
     stanza["Source"] = group.source
     if names:
         stanza["Binary"] = " ".join(names)
@@ -373,10 +374,13 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"\n {line}" for line in dict.fromkeys(lines))
 
 
-def _described(control: Deb822) -> str:
-    return f"{control['Package']} - {control.get('Description', '').partition(chr(10))[0]}"
+def _described(control: Stanza) -> str:
+    return f"{control.field('Package')} - {control.get('description', '').partition(chr(10))[0]}"
 
 
 def _digest(file: Path, algorithm: str) -> str:
+    found = hashlib.new(algorithm)
     with file.open("rb") as data:
-        return hashlib.file_digest(data, algorithm).hexdigest()
+        while chunk := data.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()

@@ -1,0 +1,54 @@
+"""Where ``wait`` and ``submit`` tell people how uploads stand: lines that move on a terminal, and lines that stay."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from incomingd.cli.edge import echo, under_way
+from incomingd.client.following import SUCCEEDED, account, problem_lines
+
+
+class Lines:
+    """Use it as a context. ``quiet``: nothing is told but why the program ends."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stack = contextlib.ExitStack()
+        self._show: Callable[[Iterable[str]], None] = lambda _: None
+
+    def __enter__(self) -> Self:
+        self._show = self._stack.enter_context(under_way(quiet=self._quiet))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, lines: Iterable[str]) -> None:
+        """What is being done; nothing is drawn if this is no terminal."""
+        self._show(lines)
+
+    def sent(self, line: str) -> None:
+        """All of it is there."""
+        if not self._quiet:
+            echo(line)
+
+    def ended(self, upload: dict[str, Any], *, others: bool) -> None:
+        """An upload has ended, with its problems or warnings."""
+        if self._quiet:
+            return
+        last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
+        sender = f", sent by {account(upload)}" if others else ""
+        echo(f"{upload['name']}: {upload['state_name']}{sender}: {last}")
+        for line in problem_lines(upload):
+            echo(f"  {line}")
+        if upload["state"] == SUCCEEDED:
+            for warning in upload["warnings"]:
+                echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+
+    def error(self, line: str) -> None:
+        """Why the program ends."""
+        echo(line, err=True)
+
+    def due(self, at: str) -> str:
+        """A time of a status file."""
+        return at
