@@ -2,8 +2,9 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES apache2-bin apt-utils aptly caddy curl dbus dpkg-dev dput e2fsprogs libseccomp2 lintian nginx-light
-  openssh-client openssh-server openssl python3-dput python3-paramiko reprepro rsync sqv systemd util-linux xz-utils zstd"
+TEST_PACKAGES="$RUN_PACKAGES apache2-bin apt-utils aptly caddy curl dbus dpkg-dev dput e2fsprogs fish libseccomp2 lintian
+  nginx-light openssh-client openssh-server openssl python3-dput python3-paramiko reprepro rsync sqv systemd util-linux xz-utils
+  zsh zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }

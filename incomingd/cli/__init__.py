@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 the thing asked about failed, 2 usage or configuration, 3 
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from typing import Any
 import click
 
 from incomingd import __version__
+from incomingd.cli import completion as completion  # registers itself with click
 from incomingd.cli.edge import FAILED, HALTED, INTERRUPTED, USAGE, Instance, echo
+from incomingd.cli.near import near
 from incomingd.errors import ConfigError, Halt, Retry
 from incomingd.model import plain, printable
 
@@ -66,9 +67,10 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _VERBS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], _VERBS, n=1)
-            meant = f' Did you mean "{near[0]}"?' if near else ""
+        # While a shell completes what is behind it, there is nothing to say.
+        if args[0] not in _VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            found = near(args[0], _VERBS)
+            meant = f' Did you mean "{found}"?' if found else ""
             ctx.fail(f'There is no verb "{plain(args[0])}".{meant} All verbs: incomingctl --help')
         return super().resolve_command(ctx, args)
 

@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from incomingd import codec
+from incomingd.cli import completion
 from incomingd.cli.called import names, newest, upload_name
 from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import Polled
 from incomingd.cli.sole import running, sole
+from incomingd.cli.terminal import when
 from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
 from incomingd.journal.control import Control, Hold
 from incomingd.journal.rejects import Rejects
@@ -110,8 +112,8 @@ def queue(instance: Instance, as_json: bool) -> None:
         ("POSITION", "ID", "NAME", "QUEUE", "STAGE", "SINCE", "DUE"),
         (
             (
-                *(ahead, upload.id, upload.name, upload.queue or upload.kind, _stage(upload), _since(upload)),
-                _seconds(upload.due_at) if upload.due_at else None,
+                *(ahead, upload.id, upload.name, upload.queue or upload.kind, _stage(upload), when(_since(upload))),
+                when(_seconds(upload.due_at)) if upload.due_at else None,
             )
             for upload, ahead in rows
         ),
@@ -153,7 +155,7 @@ def _seconds(at: datetime) -> str:
 
 
 @click.command()
-@click.argument("name", metavar="NAME|#ID")
+@click.argument("name", metavar="NAME|#ID", shell_complete=completion.open_uploads)
 @click.option("--reason", default="", help="Shown to the uploader.")
 @json_option
 @needs_instance
@@ -196,9 +198,11 @@ def _open_upload(uploads: Uploads, name: str) -> Upload | None:
 
 
 def _unknown(instance: Instance, name: str) -> str:
-    if Polled.of(instance.config).dropped(name):
+    polled = Polled.of(instance.config)
+    if polled.dropped(name):
         return f"{name} lies in incoming and has not been seen yet: remove it there"
-    return f"no upload has the name {json.dumps(name, ensure_ascii=False)}; see: incomingctl queue"
+    meant = polled.near(name) or "; see: incomingctl queue"
+    return f"no upload has the name {json.dumps(name, ensure_ascii=False)}{meant}"
 
 
 def _await_status(instance: Instance, upload: Upload) -> None:
@@ -212,7 +216,7 @@ def _await_status(instance: Instance, upload: Upload) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="NAME|#ID")
+@click.argument("name", metavar="NAME|#ID", shell_complete=completion.failed_uploads)
 @json_option
 @needs_instance
 @click.pass_context

@@ -6,6 +6,7 @@ import click
 
 from incomingd import fsio
 from incomingd.cli.edge import TIMED_OUT, Instance, echo, needs_instance
+from incomingd.cli.near import did_you_mean
 from incomingd.cli.reload import reload
 from incomingd.errors import ConfigError
 from incomingd.journal.suites import Suites
@@ -30,7 +31,8 @@ def drop_suite(ctx: click.Context, instance: Instance, name: str) -> None:
         suites = Suites(journal)
         published = suites.published()
         if name not in published:
-            raise ConfigError([f"no suite {name} is published; there are {', '.join(sorted(published)) or 'none'}"])
+            known = ", ".join(sorted(published)) or "none"
+            raise ConfigError([f"no suite {name} is published; there are {known}{did_you_mean(name, published)}"])
         suites.ask_drop(name)
         if fsio.lock_holder(instance.places.lock) is None:
             echo(f"{name}: is dropped when incomingd starts")

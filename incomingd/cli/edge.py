@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from incomingd import fsio
+from incomingd.cli.terminal import Painted, is_coloured, is_terminal, painted
 from incomingd.client.errors import FAILED, HALTED, INTERRUPTED, TERMINATED, TIMED_OUT, USAGE
 from incomingd.config import Config
 from incomingd.config.reader import find, load
@@ -20,6 +20,7 @@ from incomingd.places import Places
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
     from incomingd.journal import Journal
 
@@ -78,10 +79,11 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def echo(message: str, *, err: bool = False) -> None:
-    """Print a line for people. What an upload or a key says in it moves no cursor, turns no text around and begins no
-    line of its own."""
-    click.echo(printable(message), err=err)
+def echo(*parts: object, err: bool = False) -> None:
+    """Print a line for people, of these parts. What an upload or a key says in it moves no cursor, turns no text around
+    and begins no line of its own; a part that is :class:`~incomingd.cli.terminal.Painted` has its colour."""
+    # That colours are wanted is decided here: click would take them away while rich draws on the same terminal.
+    click.echo("".join(painted(part, err=err) for part in parts), err=err, color=True)
 
 
 def print_json(value: Any) -> None:
@@ -93,37 +95,79 @@ def print_json(value: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where tables and progress go. In a pipe no line is cut or wrapped."""
+    """Where tables and progress go. In a pipe no line is cut or wrapped, and nothing is painted."""
     # rich takes 60 ms to load, and most calls by scripts print a line or JSON.
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 1000, highlight=False, markup=False, emoji=False)
+    terminal = is_terminal(err=stderr)
+    return Console(
+        stderr=stderr,
+        width=None if terminal else 1000,
+        force_terminal=terminal,  # else $FORCE_COLOR would have it paint in a pipe, too
+        no_color=not is_coloured(err=stderr),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 @contextlib.contextmanager
 def under_way(*, quiet: bool = False) -> Iterator[Callable[[Iterable[str]], None]]:
     """Lines on standard error that say what is being done, for as long as it is; yields what replaces them.
 
-    Nothing is drawn where that is no terminal: a CI job's log is spared, and the time to load rich.
+    What is printed meanwhile needs a place of its own: replace them by none first. Nothing is drawn if that is no
+    terminal: a CI job's log is spared, and the time to load rich.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not is_terminal(err=True):
         yield lambda _: None
         return
-    from rich.text import Text
+    drawing = _Drawing(console(stderr=True))
+    try:
+        yield drawing.show
+    finally:
+        drawing.show(())
 
-    # A Text, since a string would be read as rich's own markup, whatever the console is told.
-    with console(stderr=True).status(Text()) as shown:
-        yield lambda lines: shown.update(Text("\n".join(map(printable, lines))))
+
+class _Drawing:
+    """Lines on a terminal beside something that moves. They leave no trace."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+        self._shown: Status | None = None
+
+    def show(self, lines: Iterable[str]) -> None:
+        from rich.text import Text
+
+        # A Text, since a string would be read as rich's own markup, whatever the console is told.
+        text = Text("\n".join(map(printable, lines)))
+        if not text:
+            if self._shown:
+                self._shown.stop()
+            self._shown = None
+        elif self._shown:
+            self._shown.update(text)
+        else:
+            self._shown = self._console.status(text)
+            self._shown.start()
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns under headings; nothing at all where there are no rows."""
+    """Columns under headings; nothing at all if there are no rows. A narrow terminal folds cells and cuts nothing."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+        table.add_row(
+            *(
+                Text(
+                    "" if cell is None else printable(str(cell)),
+                    style=cell.colour if isinstance(cell, Painted) else "",
+                )
+                for cell in row
+            )
+        )
     if table.row_count:
         console().print(table)

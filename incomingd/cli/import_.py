@@ -17,6 +17,7 @@ from typing import NoReturn
 import click
 
 from incomingd import fsio
+from incomingd.cli import completion
 from incomingd.cli.edge import FAILED, Instance, echo, needs_instance
 from incomingd.cli.progress import progress
 from incomingd.cli.requests import ask, await_end, check_suite, waiting_options
@@ -36,7 +37,7 @@ _SHOWN = 50
 
 
 @click.command("import")
-@click.option("--suite", required=True, help="The suite that gets the packages.")
+@click.option("--suite", required=True, help="The suite that gets the packages.", shell_complete=completion.suites)
 @click.option("--component", help="The component of all of them; else what each one's Section says.")
 @click.option("--newest", is_flag=True, help="Of several versions take the newest, and leave the others out.")
 @click.option("--link", is_flag=True, help="Link files instead of copying them; nobody may change them afterwards.")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from incomingd.cli.edge import Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.terminal import bad
 from incomingd.config import UploaderRule
 from incomingd.rights import rights_of
 from incomingd.verify.keyring import Keyring
@@ -32,7 +33,7 @@ def keys(instance: Instance, as_json: bool) -> None:
         (
             (
                 uploader.primary.fingerprint,
-                uploader.fault(now) or uploader.expiry(now),
+                bad(uploader.fault(now)) or uploader.expiry(now),
                 "; ".join(_allowed(uploader, table)),
                 ", ".join(uploader.names),
             )

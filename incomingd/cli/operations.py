@@ -5,6 +5,7 @@ Each is a publish of its own, in sequence with the uploads, and stands in the hi
 
 import click
 
+from incomingd.cli import completion
 from incomingd.cli.edge import Instance, needs_instance
 from incomingd.cli.requests import ask, await_end, check_suite, waiting_options
 from incomingd.model import Operation, OperationKind
@@ -16,9 +17,9 @@ def _source_and_version(given: str) -> tuple[str, str | None]:
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE[=VERSION]")
-@click.argument("from_suite", metavar="FROM")
-@click.argument("to_suite", metavar="TO")
+@click.argument("source", metavar="SOURCE[=VERSION]", shell_complete=completion.sources)
+@click.argument("from_suite", metavar="FROM", shell_complete=completion.suites)
+@click.argument("to_suite", metavar="TO", shell_complete=completion.suites)
 @click.option(
     "--take-over", is_flag=True, help="Move binary packages here from other sources, and copy essential ones, too."
 )
@@ -55,8 +56,8 @@ def copy(
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE[=VERSION]")
-@click.argument("suite")
+@click.argument("source", metavar="SOURCE[=VERSION]", shell_complete=completion.sources)
+@click.argument("suite", shell_complete=completion.suites)
 @click.option("--forget", is_flag=True, help="Free its names after [publish] index_grace, not only after grace.")
 @waiting_options
 @needs_instance
@@ -90,7 +91,7 @@ def remove(
 
 
 @click.command()
-@click.argument("suite")
+@click.argument("suite", shell_complete=completion.suites)
 @click.argument("generation", type=click.IntRange(min=1))
 @waiting_options
 @needs_instance

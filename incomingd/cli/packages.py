@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 import click
 
 from incomingd import codec
+from incomingd.cli import completion
 from incomingd.cli.called import newest, upload_name
 from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.near import did_you_mean
+from incomingd.cli.polled import Polled
 from incomingd.cli.status import print_upload
+from incomingd.cli.terminal import state, when
 from incomingd.config import Config
 from incomingd.errors import ConfigError
 from incomingd.journal.queries import HistoryChange, HistoryEntry, Provenance, Queries
@@ -26,12 +30,13 @@ def _suites(config: Config, given: Sequence[str]) -> list[str]:
     known = {word: suite.name for suite in config.suites for word in (suite.codename, suite.name)}
     for word in given:
         if word not in known:
-            raise ConfigError([f'there is no suite "{word}"; there are {", ".join(s.name for s in config.suites)}'])
+            names = ", ".join(suite.name for suite in config.suites)
+            raise ConfigError([f'there is no suite "{word}"; there are {names}{did_you_mean(word, known)}'])
     return [known[word] for word in given]
 
 
 @click.command("list")
-@click.argument("suites", metavar="[SUITE]…", nargs=-1)
+@click.argument("suites", metavar="[SUITE]…", nargs=-1, shell_complete=completion.suites)
 @click.option("--package", "pattern", metavar="GLOB", default="*", help="Only these binary or source packages.")
 @click.option("--uploads", is_flag=True, help="List uploads instead: those in flight, then the last that ended.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Of uploads that ended.")
@@ -63,12 +68,15 @@ def _list_uploads(instance: Instance, limit: int, as_json: bool) -> None:
         return
     print_table(
         ("ID", "NAME", "STATE", "STAGE", "SEEN", "ENDED", "WHAT"),
-        ((u.id, u.name, u.stage.state.name, u.stage, _at(u.seen_at), _at(u.finished_at), _what(u)) for u in found),
+        (
+            (u.id, u.name, state(u.stage.state.name), u.stage, _at(u.seen_at), _at(u.finished_at), _what(u))
+            for u in found
+        ),
     )
 
 
 def _at(at: object) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+    return when(f"{at:%Y-%m-%d %H:%M:%S}") if at else ""
 
 
 def _what(upload: Upload) -> str:
@@ -78,7 +86,7 @@ def _what(upload: Upload) -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.uploads_and_sources)
 @click.argument("version", required=False)
 @json_option
 @needs_instance
@@ -93,7 +101,9 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
     upload = None if version else newest(Uploads(journal), upload_name(name))
     packages = Queries(journal).provenance(name, version)
     if upload is None and not packages:
-        echo(f"incomingctl: no upload and no package is called {' '.join(filter(None, (name, version)))}", err=True)
+        meant = "" if version else Polled.of(instance.config).near(upload_name(name))
+        called = " ".join(filter(None, (name, version)))
+        echo(f"incomingctl: no upload and no package is called {called}{meant}", err=True)
         ctx.exit(FAILED)
     if as_json:
         shown = render(upload, None) if upload else None
@@ -118,7 +128,7 @@ def _print_package(package: Provenance) -> None:
 
 
 @click.command()
-@click.argument("suites", metavar="[SUITE]…", nargs=-1)
+@click.argument("suites", metavar="[SUITE]…", nargs=-1, shell_complete=completion.suites)
 @click.option("--package", metavar="NAME", help="Only what changed this package.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many.")
 @json_option

@@ -13,6 +13,7 @@ import click
 
 from incomingd.cli import called
 from incomingd.cli.edge import Instance, echo
+from incomingd.cli.near import did_you_mean
 from incomingd.client.following import stopped_by
 from incomingd.config import Config
 from incomingd.errors import ConfigError
@@ -78,6 +79,15 @@ class Polled:
     def index(self) -> dict[str, Any] | None:
         """index.json."""
         return _read(self.folder.index)
+
+    def near(self, name: str) -> str:
+        """Which upload may be meant by a name that none has, as the end of a message."""
+        try:
+            index = self.index() or {}
+        except (ConfigError, OSError):
+            return ""  # that there is no such upload is what the user has to know
+        known = (one["name"] for one in (*index.get("in_flight", ()), *index.get("ended", ())))
+        return "" if name.startswith("#") else did_you_mean(name.removesuffix(".changes"), known)
 
     def halted(self) -> str | None:
         """Why nothing is published, where the service says that it is halted."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from incomingd.cli.edge import TIMED_OUT, Instance, echo, json_option, print_json
+from incomingd.cli.near import did_you_mean
 from incomingd.cli.polled import Polled
 from incomingd.cli.screen import Lines
 from incomingd.cli.sole import running
@@ -37,8 +38,8 @@ def waiting_options(command: _F) -> _F:
 def check_suite(instance: Instance, name: str) -> str:
     """``name``, where it is a suite's. Raises ``ConfigError``."""
     if instance.config.suite(name) is None:
-        known = ", ".join(suite.name for suite in instance.config.suites)
-        raise ConfigError([f"there is no suite {name}; there are {known}"])
+        known = [suite.name for suite in instance.config.suites]
+        raise ConfigError([f"there is no suite {name}; there are {', '.join(known)}{did_you_mean(name, known)}"])
     return name
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from incomingd.cli.edge import echo, under_way
+from incomingd.cli.status import print_warning
+from incomingd.cli.terminal import state, when
 from incomingd.client.following import SUCCEEDED, account, problem_lines
 
 
@@ -38,17 +40,17 @@ class Lines:
             return
         last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
         sender = f", sent by {account(upload)}" if others else ""
-        echo(f"{upload['name']}: {upload['state_name']}{sender}: {last}")
+        echo(f"{upload['name']}: ", state(upload["state_name"]), f"{sender}: {last}")
         for line in problem_lines(upload):
             echo(f"  {line}")
         if upload["state"] == SUCCEEDED:
             for warning in upload["warnings"]:
-                echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
+                print_warning(upload, warning)
 
     def error(self, line: str) -> None:
         """Why the program ends."""
         echo(line, err=True)
 
     def due(self, at: str) -> str:
-        """A time of a status file."""
-        return at
+        """A time of a status file, as standard error has it."""
+        return when(at, err=True)

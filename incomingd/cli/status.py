@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from incomingd.cli import completion
 from incomingd.cli.called import upload_name
 from incomingd.cli.edge import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.polled import Polled, followed, status_option
+from incomingd.cli.terminal import Painted, bad, state, when
 from incomingd.client.following import UPLOAD_FAILED, account, problem_lines
 from incomingd.model import shown_size
 
@@ -19,7 +21,7 @@ _DISK = ("pool", "indexes", "rejected", "journal", "free")
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.uploads)
 @status_option
 @json_option
 @needs_instance
@@ -37,7 +39,11 @@ def status(ctx: click.Context, instance: Instance, name: str | None, status_fold
 def _upload(polled: Polled, name: str, as_json: bool) -> int:
     upload = polled.upload(name)
     if upload is None:
-        what = "waits in incoming and has not been seen yet" if polled.dropped(name) else "no upload has that name"
+        what = (
+            "waits in incoming and has not been seen yet"
+            if polled.dropped(name)
+            else f"no upload has that name{polled.near(name)}"
+        )
         echo(f"incomingctl: {name}: {what}", err=True)
         return FAILED
     if as_json:
@@ -50,7 +56,10 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
 def print_upload(upload: dict[str, Any]) -> None:
     """One upload for people: what it is, what became of it, and its log."""
     ahead = f", {upload['position']} ahead of it" if upload["position"] else ""
-    echo(f"{upload['name']} (#{upload['id']}): {upload['state_name']}, {upload['stage']}{ahead}{due(upload)}")
+    echo(
+        f"{upload['name']} (#{upload['id']}): ",
+        *(state(upload["state_name"]), f", {upload['stage']}{ahead}{due(upload)}"),
+    )
     if upload.get("uploader"):
         echo(f"  sent by {account(upload)}")
     for changes in upload["changes"]:
@@ -65,17 +74,24 @@ def print_upload(upload: dict[str, Any]) -> None:
         for file in published["files"]:
             echo(f"    {file}")
     for line in problem_lines(upload):
-        echo(f"  problem: {line}")
+        echo("  ", bad("problem:"), f" {line}")
     for warning in upload["warnings"]:
-        echo(f"  warning: {warning['file'] or upload['name']}: {warning['message']}")
-    for line in upload["log"]:
-        echo(f"  {line['at']}  {line['message']}")
+        print_warning(upload, warning)
+    times = [when(line["at"]) for line in upload["log"]]
+    width = max(map(len, times), default=0)
+    for at, line in zip(times, upload["log"], strict=True):
+        echo(f"  {at:{width}}  {line['message']}")
 
 
-def due(upload: dict[str, Any]) -> str:
+def print_warning(upload: dict[str, Any], warning: dict[str, Any]) -> None:
+    """One line: the file, and what is odd about it."""
+    echo("  ", Painted("warning:", "yellow"), f" {warning['file'] or upload['name']}: {warning['message']}")
+
+
+def due(upload: dict[str, Any], *, err: bool = False) -> str:
     """When a delayed upload that has not ended is due, as the rest of a line; empty for all others."""
     # A status file of before there were any has no such field.
-    return f", due {upload['due_at']}" if upload.get("due_at") and not upload["finished_at"] else ""
+    return f", due {when(upload['due_at'], err=err)}" if upload.get("due_at") and not upload["finished_at"] else ""
 
 
 def _service(polled: Polled, as_json: bool) -> int:
@@ -115,7 +131,7 @@ def _print_service(index: dict[str, Any]) -> None:
     health = index["health"]
     # What it was doing is of no use once it does nothing.
     doing = f": {health['doing']}" if health["state"] in ("ok", "degraded") else ""
-    echo(f"incomingd {health['version']}, pid {health['pid']}, {health['state']}{doing}")
+    echo(f"incomingd {health['version']}, pid {health['pid']}, ", state(health["state"]), doing)
     for reason in health["reasons"]:
         echo(f"  {reason}")
     if disk := health.get("disk"):
@@ -126,8 +142,9 @@ def _print_service(index: dict[str, Any]) -> None:
         ("ID", "NAME", "STATE", "STAGE", "AHEAD", "SINCE", "DUE"),
         (
             (
-                *(u["id"], u["name"], u["state_name"], u["stage"], u["position"], u["finished_at"] or u["seen_at"]),
-                None if u["finished_at"] else u.get("due_at"),
+                *(u["id"], u["name"], state(u["state_name"]), u["stage"], u["position"]),
+                when(u["finished_at"] or u["seen_at"]),
+                when(u["due_at"]) if u.get("due_at") and not u["finished_at"] else None,
             )
             for u in (*flight, *ended[:_ENDED_SHOWN])
         ),

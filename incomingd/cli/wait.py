@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from incomingd.cli import completion
 from incomingd.cli.called import upload_name
 from incomingd.cli.edge import Instance, json_option, needs_instance, print_json
 from incomingd.cli.polled import followed, status_option
@@ -17,7 +18,7 @@ from incomingd.client.following import Waiting
 
 
 @click.command()
-@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@click.argument("names", metavar="NAME…", nargs=-1, required=True, shell_complete=completion.uploads)
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so many seconds.")
 @status_option
 @json_option
@@ -38,7 +39,7 @@ def wait(
     """
     polled = followed(instance, status_folder)
     with Lines(quiet=as_json) as screen:
-        waiting = Waiting(polled, [upload_name(name) for name in names], screen)
+        waiting = Waiting(polled, [upload_name(name) for name in names], screen, polled.near)
         code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)

@@ -102,6 +102,16 @@ class Queries:
             for row in rows
         ]
 
+    def sources(self, beginning: str, limit: int) -> list[str]:
+        """The first source packages, by name, that begin so and of which a suite lists something."""
+        with self._journal.reading() as db:
+            rows = db.execute(
+                "SELECT DISTINCT source FROM packages p WHERE source >= ? AND source < ?"
+                " AND EXISTS (SELECT 1 FROM entries WHERE package = p.id) ORDER BY source LIMIT ?",
+                (beginning, f"{beginning}\U0010ffff", limit),
+            )
+            return [row["source"] for row in rows]
+
     def provenance(self, name: str, version: str | None) -> list[Provenance]:
         """Every package of that name, the newest first, whether or not a suite still lists it."""
         with self._journal.reading() as db:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from watchdog.events import FileSystemEventHandler
 
 import incomingd
@@ -29,6 +30,7 @@ HOOKS: dict[type, set[str]] = {
     logging.Formatter: {"format", "formatMessage"},
     io.RawIOBase: {"readable", "readinto", "seekable", "seek"},
     click.Group: {"list_commands", "get_command", "resolve_command", "invoke"},
+    ShellComplete: {"complete"},
     FileSystemEventHandler: {"on_any_event"},
     Mapping: {"__getitem__", "__iter__", "__len__"},
 }
