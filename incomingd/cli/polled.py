@@ -14,7 +14,7 @@ import click
 from incomingd.cli import called
 from incomingd.cli.edge import Instance, echo
 from incomingd.cli.near import did_you_mean
-from incomingd.client.following import stopped_by
+from incomingd.client.following import hindrances_of, stopped_by
 from incomingd.config import Config
 from incomingd.errors import ConfigError
 from incomingd.model import NAME_KEPT, UPLOAD_NAME, plain
@@ -93,9 +93,9 @@ class Polled:
         """Why nothing is published, where the service says that it is halted."""
         return stopped_by(self.index(), "halted")
 
-    def held(self) -> str | None:
-        """Why nothing is published, where publishing is on hold."""
-        return stopped_by(self.index(), "held")
+    def hindrances(self) -> list[str]:
+        """What the service has to say of itself, if it is not well; a line each."""
+        return hindrances_of(self.index())
 
     def dropped(self, name: str) -> bool:
         """True where an upload of that name lies in an incoming folder and has not been taken yet."""

@@ -50,6 +50,9 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
         print_json(upload)
     else:
         print_upload(upload)
+        if upload["finished_at"] is None:
+            for line in polled.hindrances():
+                echo("  ", bad("waits:"), f" {line}")
     return FAILED if upload["state"] == UPLOAD_FAILED else 0
 
 

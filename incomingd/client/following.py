@@ -23,6 +23,8 @@ _CHECKED_WITHIN = 2.0
 _INDEX_EVERY, _OUT_OF_REACH = 2.0, 60.0
 #: Seconds after which a status folder without any status is taken for the wrong one.
 _NO_STATUS = 30.0
+#: What is told of the service's health beside an upload.
+_REASONS = 3
 
 #: A status file, as JSON has it.
 Status = Dict[str, Any]
@@ -40,8 +42,8 @@ class Source(Protocol):
     def halted(self) -> Optional[str]:
         """Why nothing is published, if the service is halted."""
 
-    def held(self) -> Optional[str]:
-        """Why nothing is published, if publishing is on hold."""
+    def hindrances(self) -> List[str]:
+        """What the service has to say of itself: a halt, a hold, a full disk; a line each."""
 
     def is_others(self, upload: Status) -> bool:
         """True if another account than the caller has sent it, as far as that can be told."""
@@ -96,13 +98,13 @@ class Waiting:
                 self._screen.ended(upload, others=self.source.is_others(upload))
             if not self.open:
                 return FAILED if any(upload["state"] == UPLOAD_FAILED for upload in self.over) else 0
-            halted, held, now = self.source.halted(), self.source.held(), time.monotonic()
+            halted, hindrances, now = self.source.halted(), self.source.hindrances(), time.monotonic()
             late = until is not None and now >= until
             if halted and (late or self._all_queued() or now >= began + _CHECKED_WITHIN):
                 return self._give_up(lines, f"the service is halted: {halted}", HALTED)
             if late:
-                return self._give_up(lines, f"not ended after {timeout:g} s", TIMED_OUT)
-            self._screen.show([*lines, held] if held else lines)
+                return self._give_up([*lines, *hindrances], f"not ended after {timeout:g} s", TIMED_OUT)
+            self._screen.show([*lines, *hindrances])
             time.sleep(pause if until is None else max(0.0, min(pause, until - time.monotonic())))
             pause = min(pause * 1.2, _LATEST)
 
@@ -201,9 +203,9 @@ class Remote:
         """As index.json has it."""
         return stopped_by(self._service(), "halted")
 
-    def held(self) -> Optional[str]:
-        """As index.json has it."""
-        return stopped_by(self._service(), "held")
+    def hindrances(self) -> List[str]:
+        """As index.json has them."""
+        return hindrances_of(self._service())
 
     def _service(self) -> Optional[Status]:
         if time.monotonic() >= self._index_at + _INDEX_EVERY:
@@ -248,6 +250,15 @@ def stopped_by(index: Optional[Status], state: str) -> Optional[str]:
     """The first reason that index.json gives, if the service is in that state."""
     health = (index or {}).get("health", {})
     return str((health.get("reasons") or [f"it is {state}"])[0]) if health.get("state") == state else None
+
+
+def hindrances_of(index: Optional[Status]) -> List[str]:
+    """Why uploads may be slow or not go on at all, a line each: what the service's health says, if it is not well."""
+    health = (index or {}).get("health", {})
+    state, reasons = health.get("state", "ok"), list(health.get("reasons") or [])
+    if state == "stopped":
+        return ["the service is stopped: no daemon runs"]
+    return [] if state == "ok" else [f"the service is {state}: {reason}" for reason in reasons[:_REASONS] or [state]]
 
 
 def account(upload: Status) -> str:

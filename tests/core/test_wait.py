@@ -31,8 +31,8 @@ class Told:
     def halted(self) -> str | None:
         return None
 
-    def held(self) -> str | None:
-        return None
+    def hindrances(self) -> list[str]:
+        return ["the service is held: for a moment"]
 
     def is_others(self, upload: dict[str, Any]) -> bool:
         return False

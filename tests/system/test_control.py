@@ -343,3 +343,22 @@ def test_reload_without_a_daemon(idle: Instance) -> None:
     done = idle.ctl("reload")
     assert done.returncode == 1
     assert "no incomingd runs" in done.stderr
+
+
+def test_wait_and_status_say_why_nothing_moves(instance: Instance, builder: Builder) -> None:
+    done(instance, "hold", "the mirror is being copied")
+    upload = builder.upload("hello")
+    until(lambda: instance.index()["health"]["state"] == "held", "the hold")
+    name = upload.send_directory(instance.incoming)
+    until(lambda: (instance.status(name) or {}).get("stage") == "queued", "the upload in the line")
+    words = "the service is held: publishing is on hold since"
+    shown = instance.ctl("status", name)
+    assert shown.returncode == 0
+    assert f"  waits: {words}" in shown.stdout
+    assert "the mirror is being copied" in shown.stdout
+    waited = instance.ctl("wait", name, "--timeout", "0.5")
+    assert waited.returncode == 3
+    assert words in waited.stderr
+    done(instance, "release")
+    assert instance.ctl("wait", name).returncode == 0
+    assert "waits:" not in instance.ctl("status", name).stdout
