@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from incomingd.client.transport import Transport, transport
 #: ``status/index.json`` is no upload's.
 _INDEX = "index"
 _LONGEST_STEM = 150
+#: Characters of the bar, and seconds between two of them.
+_WIDTH, _REDRAWN = 30, 0.1
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,33 @@ def _unique(stem: str) -> str:
 def _send(way: Transport, packages: PackageSet, name: str, to: str, screen: SubmitScreen) -> None:
     count = len(packages.files)
     what = f"{count} file{'' if count == 1 else 's'}, {packages.size / 1e6:.1f} MB"
-    screen.show([f"sending {what} to {to}"])
+    bar = _Bar(f"sending {what} to {to}", packages.size, screen)
     try:
-        way.send(packages.files, name)
+        way.send(packages.files, name, bar.draw)
     finally:
         screen.show(())
     screen.sent(f"{name}: sent to {to} ({what})")
+
+
+class _Bar:
+    """How far sending has come: a bar, percent, and the rate so far."""
+
+    def __init__(self, title: str, size: int, screen: Screen) -> None:
+        self._title, self._size, self._screen = title, size, screen
+        self._began = time.monotonic()
+        self._drawn = float("-inf")
+        screen.show([title])
+
+    def draw(self, part: float) -> None:
+        """``part`` of all is there."""
+        now = time.monotonic()
+        if now - self._drawn < _REDRAWN:
+            return
+        self._drawn = now
+        done = min(int(part * _WIDTH), _WIDTH)
+        rate = part * self._size / 1e6 / max(now - self._began, 0.001)
+        bar = "#" * done + "-" * (_WIDTH - done)
+        self._screen.show([self._title, f"[{bar}] {part:4.0%}  {rate:.1f} MB/s"])
 
 
 def _digests(packages: PackageSet) -> FrozenSet[str]:

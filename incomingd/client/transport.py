@@ -33,11 +33,18 @@ _LONGEST_SOCKET = 80
 _PATIENCE = ("ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4")
 
 
+#: Is told which part of all bytes is there, from 0 to 1.
+Progress = Callable[[float], None]
+_CHUNK = 1 << 20
+_PERCENT = re.compile(rb" ([0-9]{1,3})% ")
+
+
 class Transport(Protocol):
     """A way into one incoming folder."""
 
-    def send(self, files: Sequence[Path], name: str) -> None:
-        """Send the files as the upload ``name``. Raises :class:`TransportError`."""
+    def send(self, files: Sequence[Path], name: str, progress: Progress) -> None:
+        """Send the files as the upload ``name``; ``progress`` is told, as far as it is known. Raises
+        :class:`TransportError`."""
 
     def read(self, path: str) -> bytes | None:
         """A file of that side; None where it is not there. Raises :class:`TransportError` where nothing can be told."""
@@ -69,14 +76,19 @@ class Local:
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
 
-    def send(self, files: Sequence[Path], name: str) -> None:
+    def send(self, files: Sequence[Path], name: str, progress: Progress) -> None:
         """Copies, then one rename."""
+        size, sent = sum(file.stat().st_size for file in files) or 1, 0
         hidden, target = self._path / f".{name}", self._path / name
         try:
             hidden.mkdir()
             try:
                 for file in files:
-                    shutil.copyfile(file, hidden / file.name)
+                    with file.open("rb") as source, (hidden / file.name).open("xb") as copy:
+                        while chunk := source.read(_CHUNK):
+                            copy.write(chunk)
+                            sent += len(chunk)
+                            progress(sent / size)
                 if target.exists():
                     raise TransportError(f"{target} is there already; send it under another --name")
                 os.rename(hidden, target)
@@ -122,11 +134,11 @@ class _Ssh:
         """Beside the incoming folder."""
         return _beside(self._path)
 
-    def send(self, files: Sequence[Path], name: str) -> None:
-        """By rsync where both sides have it, else by sftp, else by scp."""
+    def send(self, files: Sequence[Path], name: str, progress: Progress) -> None:
+        """By rsync if both sides have it, else by sftp, else by scp; these two tell nothing meanwhile."""
         there = self._has()
         if "rsync" in there and shutil.which("rsync"):
-            self._by_shell(self._rsync, files, name)
+            self._by_shell(lambda sources, hidden: self._rsync(sources, hidden, progress), files, name)
         elif "shell" in there and not (shutil.which("sftp") and self._sftp([]).returncode == 0):
             self._by_shell(self._scp, files, name)
         else:
@@ -157,9 +169,27 @@ class _Ssh:
             self._ssh(f"rm -rf -- {old} || {{ sleep 1; rm -rf -- {old}; }}")
             raise
 
-    def _rsync(self, sources: Sequence[str], hidden: str) -> None:
+    def _rsync(self, sources: Sequence[str], hidden: str, progress: Progress) -> None:
         shell = shlex.join(["ssh", *self._options])
-        self._run(["rsync", "--times", "--protect-args", "-e", shell, *sources, f"{self._host}:{hidden}/"])
+        command = ["rsync", "--times", "--protect-args", "--info=progress2", "-e", shell]
+        with tempfile.TemporaryFile() as said:
+            with subprocess.Popen(
+                [*command, *sources, f"{self._host}:{hidden}/"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                bufsize=0,
+                env={**os.environ, "LC_ALL": "C"},
+            ) as process:
+                try:
+                    for percent in _percents(process):
+                        progress(percent / 100)
+                except BaseException:  # as subprocess.run does
+                    process.kill()
+                    raise
+            said.seek(0)
+            answer = subprocess.CompletedProcess(command, process.returncode, b"", said.read())
+        self._checked(answer, f"it could not be sent to {self._host}")
 
     def _scp(self, sources: Sequence[str], hidden: str) -> None:
         # Its own protocol, in which the other side's shell reads the path. Before OpenSSH 8.6 there is no other, and no
@@ -231,6 +261,18 @@ class _Ssh:
     def _checked(self, answer: subprocess.CompletedProcess[bytes], what: str) -> None:
         if answer.returncode:
             raise TransportError(f"{what}: {_said(answer)}")
+
+
+def _percents(process: subprocess.Popen[bytes]) -> Iterator[int]:
+    """What rsync says of all files together: ``  1,234,567  45%   10.00MB/s    0:00:01``, over and over in one line."""
+    assert process.stdout is not None  # noqa: S101  # a pipe was asked for
+    text = b""
+    while chunk := process.stdout.read(4096):
+        *whole, text = (text + chunk).replace(b"\n", b"\r").split(b"\r")
+        for line in whole:
+            found = _PERCENT.search(line)
+            if found:
+                yield int(found[1])
 
 
 def _beside(incoming: str) -> str:

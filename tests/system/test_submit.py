@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.support.apt import Apt, served
 from tests.support.instance import BIN, PATIENCE, Instance, until
 from tests.support.keys import Keys
 from tests.support.sshd import Sshd, sshd
+from tests.support.terminal import on_terminal
 from tests.support.uploads import Builder, Upload
 
 
@@ -421,3 +423,20 @@ def test_a_host_that_is_not_there(builder: Builder, server: Sshd) -> None:
     found = submit(upload.changes, "--to", "root@127.0.0.1:/srv", "-o", "Port=1", *over(server))
     assert found.returncode == 5
     assert "127.0.0.1 cannot be reached" in found.stderr
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "by rsync"])
+def test_a_bar_shows_how_far_sending_has_come(remote: bool, idle: Instance, server: Sshd, tmp_path: Path) -> None:
+    large = tmp_path / "large.dsc"
+    large.write_bytes(b"Source: large\nVersion: 1\nArchitecture: all\nFiles:\n 00 1 large.tar\n")
+    with (tmp_path / "large.tar").open("wb") as tar:
+        tar.truncate(200 << 20)
+    to = f"root@127.0.0.1:{idle.incoming}" if remote else str(idle.incoming)
+    options = over(server) if remote else []
+    words = ("--to", to, "--suite", "stable", "--name", "large", *options)
+    shown = on_terminal(BIN / "incomingctl", "submit", large, *words)
+    assert shown.code == 0, shown.text
+    percents = [int(found) for found in re.findall(r"\[#*-*\] +(\d+)%  [0-9.]+ MB/s", shown.text)]
+    assert len(percents) > 1
+    assert percents == sorted(percents)
+    assert "large: sent to" in shown.text
