@@ -25,6 +25,7 @@ from datetime import datetime
 
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import ConfigError, Retry
+from incomingd.intake.accounts import Failures
 from incomingd.intake.door import Desk, Door
 from incomingd.intake.hints import Hints
 from incomingd.intake.ripeness import Moment
@@ -69,6 +70,7 @@ class Intake:
         on_taking: Callable[[Sequence[Upload]], None],
         on_claimed: Callable[[Upload], None],
         on_ended: Callable[[Upload], None],
+        failures: Failures,
     ) -> None:
         self._hints = Hints()
         self._clock = clock
@@ -80,6 +82,7 @@ class Intake:
             on_taking=on_taking,
             on_claimed=on_claimed,
             on_ended=on_ended,
+            failures=failures,
         )
         self._lock = threading.Lock()
         self._watching = False
@@ -140,6 +143,7 @@ class Intake:
     def faults(self) -> tuple[str, ...]:
         """What is wrong, one sentence each, as the last look found it."""
         faults = [fault for door in self._doors for fault in door.faults]
+        faults += self._desk.failures.sentences(time.monotonic())
         return (self._trouble, *faults) if self._trouble else tuple(faults)
 
     def settling(self) -> bool:

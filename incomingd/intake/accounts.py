@@ -7,10 +7,13 @@ Rules:
   time is looked at again when it has some.
 * An account may have so many uploads, and so many bytes, that are taken and have not ended (:class:`Room`,
   ``[limits]``). What is beyond waits in incoming. One with none on its way may always have one.
+* Each upload that fails leaves a row, a status file and a log line, and costs its sender nothing. An account of which
+  very many have failed is slowed down (:class:`Failures`), so that it cannot fill a disk by these.
 * Root and the daemon's own account have no limit.
 """
 
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -26,6 +29,9 @@ from incomingd.journal.uploads import InFlight
 _T = TypeVar("_T")
 #: Seconds of looking that an account gets in each second, and what it can save up.
 _RATE, _SAVED = 0.1, 0.2
+#: Uploads of an account that may fail at once; how many each second after that; and how many more for one that
+#: succeeds. What each leaves is some 10 kB for months: an account that fails uses 90 MB a day at most, and not 100 GB.
+_FAILURES, _FAILURE_RATE, _FOR_SUCCESS = 500.0, 0.1, 10.0
 
 
 def is_limited(uid: int | None) -> bool:
@@ -69,6 +75,52 @@ class TimeBudget:
     def _at(self, uid: int | None, now: float) -> float:
         left, since = self._left.get(uid, (_SAVED, now))
         return min(left + max(now - since, 0.0) * _RATE, _SAVED)
+
+
+class Failures:
+    """How many uploads of each account may still fail before it is slowed down. Any thread may note an end.
+
+    ``timer`` gives seconds.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._left: dict[int, tuple[float, float]] = {}  # failures left, and when that was
+
+    def note(self, uid: int | None, *, failed: bool) -> None:
+        """An upload of that account has ended."""
+        if uid is None or not is_limited(uid):
+            return
+        with self._lock:
+            now = self._timer()
+            left = self._at(uid, now) + (-1 if failed else _FOR_SUCCESS)
+            if left >= _FAILURES:
+                self._left.pop(uid, None)
+            else:
+                self._left[uid] = (left, now)
+
+    def wait(self, uid: int | None, now: float) -> float:
+        """Seconds until an upload of that account is looked at; 0 if it is not slowed down."""
+        if uid is None:
+            return 0.0
+        with self._lock:
+            left = self._at(uid, now)
+        return 0.0 if left >= 1 else (1 - left) / _FAILURE_RATE
+
+    def sentences(self, now: float) -> list[str]:
+        """Which accounts are slowed down."""
+        with self._lock:
+            slowed = [uid for uid in self._left if self._at(uid, now) < 1]
+        return [
+            f"uploads of {shown(uid)} fail again and again: one of them is taken every {1 / _FAILURE_RATE:.0f} s, "
+            "until some succeed; incomingctl status shows why they fail"
+            for uid in sorted(slowed)
+        ]
+
+    def _at(self, uid: int, now: float) -> float:
+        left, since = self._left.get(uid, (_FAILURES, now))
+        return min(left + max(now - since, 0.0) * _FAILURE_RATE, _FAILURES)
 
 
 @dataclass(slots=True)

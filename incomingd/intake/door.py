@@ -27,7 +27,7 @@ from incomingd import fsio, rules
 from incomingd.config import QueueConfig
 from incomingd.errors import Retry
 from incomingd.intake import claim, delayed, probe, scan
-from incomingd.intake.accounts import Room, TimeBudget, in_turn
+from incomingd.intake.accounts import Failures, Room, TimeBudget, in_turn
 from incomingd.intake.hints import Heard, Hints
 from incomingd.intake.listing import Listings
 from incomingd.intake.oddities import Oddities
@@ -71,6 +71,7 @@ class Desk:
     on_ended: Callable[[Upload], None]
     listings: Listings = field(default_factory=Listings)
     budget: TimeBudget = field(default_factory=TimeBudget)
+    failures: Failures = field(default_factory=Failures)
 
 
 class Door:
@@ -199,7 +200,7 @@ class Door:
             self._withdraw(fd, found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()
         self._oddities.note_arrivals({found.uploads[key] for key in new}, heard.names, now, announced=not fresh)
-        self._meet(fd, found, waiting, identity, heard)
+        more = self._meet(fd, found, waiting, identity, heard, now)
         room = self._room(waiting, now)
         ready = self._examine(fd, moment, waiting, room)
         replaced = [one for one in waiting.values() if one.replaced]
@@ -227,7 +228,7 @@ class Door:
         self.settling = any(one.settling for one in waiting.values()) or not found.complete
         if not found.complete or replaced:
             return now + _SOON
-        if len(new) > _AT_ONCE or len(ready) > _AT_ONCE:
+        if more or len(ready) > _AT_ONCE:
             return now
         return min((one.due for one in waiting.values()), default=float("inf"))
 
@@ -293,12 +294,13 @@ class Door:
     def _cancel(self, upload: Upload, found: str) -> Upload:
         problem = rules.UPLOAD_WITHDRAWN.problem(found)
         log.info("%s: withdrawn: %s", plain(upload), found)
+        self._desk.failures.note(upload.uid, failed=True)  # it leaves as much
         return self._desk.uploads.reject(upload, [problem], self._desk.clock(), "withdrawn", target=Stage.CANCELLED)
 
     def _meet(
-        self, fd: int, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard
-    ) -> None:
-        """Give everyone who is new a row, and note who was renamed in."""
+        self, fd: int, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard, now: float
+    ) -> bool:
+        """Give everyone who is new a row, and note who was renamed in; True if there are more than that in one look."""
         renamed_in = dict.fromkeys((*self._held, *heard.renamed_in))
         order = {name: number for number, name in enumerate(renamed_in, self._arrivals)}
         self._arrivals += len(order)
@@ -306,7 +308,8 @@ class Door:
             found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf"))
         )
         new = in_turn(by_order, found.accounts.get)
-        met = self._register(fd, found, new[:_AT_ONCE])
+        may_come = [key for key in new if self._desk.failures.wait(found.accounts.get(key), now) == 0]
+        met = self._register(fd, found, may_come[:_AT_ONCE])
         waiting.update(met)
         for key, file_name in found.uploads.items():
             one = waiting.get(key)
@@ -317,12 +320,14 @@ class Door:
             one.file_name, one.home = file_name, identity
             if key[0] is UploadKind.DIRECTORY and file_name in order:
                 one.arrival, one.due = order[file_name], float("-inf")
-        postponed = {found.uploads[key] for key in new[_AT_ONCE:]} | found.beyond_renamed
+        come = set(may_come[:_AT_ONCE])
+        postponed = {found.uploads[key] for key in new if key not in come} | found.beyond_renamed
         met_names = {one.file_name for one in waiting.values()} if not found.complete else set()
         self._held = [n for n in order if n in postponed or not (found.complete or n in met_names)][:_MOST_HELD]
         for one in met.values():
             if one.arrival is None:  # the others are told of in a moment, when they have been taken
                 self._desk.on_change(one.upload)
+        return len(may_come) > _AT_ONCE
 
     def _register(self, fd: int, found: Survey, keys: list[Key]) -> dict[Key, Waiting]:
         owners = {key: owner for key in keys if (owner := _owner(fd, found.uploads[key]))}
@@ -358,7 +363,7 @@ class Door:
             if one.limited_since is not None and room.close_if_full(uid, one.size):
                 one.due = now + ROOM_PAUSE
                 continue
-            if pause := budget.wait(uid, now):
+            if pause := max(budget.wait(uid, now), self._desk.failures.wait(uid, now)):
                 one.due = now + pause
                 continue
             with budget.spent(uid, now):

@@ -69,6 +69,7 @@ class Pipeline:
             common.reporter.announce,
             self._checking.take,
             lambda upload: common.ended([upload]),
+            common.failures,
         )
         self._lacking = profiles.missing()
         self._threads: list[threading.Thread] = []

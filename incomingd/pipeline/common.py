@@ -8,6 +8,7 @@ from datetime import datetime
 
 from incomingd.config import Config
 from incomingd.errors import Retry
+from incomingd.intake.accounts import Failures
 from incomingd.intake.remains import discard_remains
 from incomingd.intake.room import Room
 from incomingd.journal import Journal
@@ -56,6 +57,7 @@ class Common:
         self.reporter = Reporter(self.places, self.uploads, self.board, self.visible, is_switched)
         self.stopping = threading.Event()
         self.rejections = 0
+        self.failures = Failures()
         self.room = Room()
         self.keeping = Keeping(self.journal, lambda: self.places, clock, self.room)
         self._published: deque[Upload] = deque()  # what these brought is still there
@@ -82,6 +84,7 @@ class Common:
             for problem in upload.problems:
                 log.info("%s: %s: %s [%s]", upload, problem.file or "the upload", problem.message, problem.code)
             self.rejections += upload.stage is not Stage.PUBLISHED
+            self.failures.note(upload.uid, failed=upload.stage is not Stage.PUBLISHED)
         self.tell(*ended)
         for upload in ended:
             if upload.stage is Stage.PUBLISHED:

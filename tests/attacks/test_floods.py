@@ -102,7 +102,7 @@ def test_more_uploads_than_an_account_may_have_on_its_way(instance: Guarded, bui
     instance.start()
     send(ALICE, builder.upload("hello"), instance.incoming, "alice")
     until(lambda: (instance.status("alice") or {}).get("stage") == "queued", "the queue")
-    assert sorted(map(str, stages())) == ["queued"] * 3 + ["receiving"] * 3
+    until(lambda: sorted(map(str, stages())) == ["queued"] * 3 + ["receiving"] * 3, "the limit after a restart")
     assert instance.ctl("release").returncode == 0
     instance.succeeded("alice")
     for number in range(6):

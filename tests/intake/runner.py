@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from incomingd.intake import Intake
+from incomingd.intake.accounts import Failures
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
 from incomingd.places import Places
@@ -35,6 +36,7 @@ def main(folder: Path, settings: dict[str, str]) -> None:
         lambda _: None,
         lambda upload: say(claimed=upload.name),
         lambda upload: say(told=upload.name, stage=upload.stage),
+        Failures(),
     )
     intake.start_watching()
     say(ready=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from incomingd.intake import door, listing, sweep
-from incomingd.intake.accounts import TimeBudget, in_turn
+from incomingd.intake.accounts import Failures, TimeBudget, in_turn
 from incomingd.states import Stage
 from tests.intake.conftest import Inbox, changes_text, needs_root
 
@@ -266,3 +266,61 @@ def test_nothing_counts_as_withdrawn_that_is_there(crowded: Inbox) -> None:
     look_at_all(crowded)
     look_at_all(crowded)
     assert {upload.id for upload in crowded.uploads.open()} == followed
+
+
+# -- uploads that fail ------------------------------------------------------------------------------------------------
+
+
+class Timer:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_account_whose_uploads_fail_again_and_again_is_slowed_down() -> None:
+    timer = Timer()
+    failures = Failures(timer)
+    for _ in range(500):
+        assert failures.wait(MALLORY, timer.now) == 0
+        failures.note(MALLORY, failed=True)
+    assert failures.wait(MALLORY, timer.now) == pytest.approx(10)
+    assert failures.wait(ALICE, timer.now) == 0
+    assert "uid 13002 fail again and again: one of them is taken every 10 s" in failures.sentences(timer.now)[0]
+    timer.now = 10
+    assert failures.wait(MALLORY, timer.now) == 0
+    failures.note(MALLORY, failed=True)
+    assert failures.wait(MALLORY, timer.now) == pytest.approx(10)
+    failures.note(MALLORY, failed=False)
+    assert failures.wait(MALLORY, timer.now) == 0
+    assert failures.sentences(timer.now) == []
+
+
+def test_root_and_the_daemon_are_never_slowed_down() -> None:
+    failures = Failures()
+    for uid in (0, os.geteuid(), None):
+        for _ in range(1000):
+            failures.note(uid, failed=True)
+        assert failures.wait(uid, time.monotonic()) == 0
+
+
+def test_names_that_are_made_and_removed_again_leave_few_rows(inbox: Inbox) -> None:
+    """Each would be a row in the journal, and a status file for months."""
+    for number in range(60):
+        for name in (f"a-{number}-{more}" for more in range(10)):
+            (inbox.path / name).mkdir()
+            os.chown(inbox.path / name, MALLORY, 0)
+        inbox.look()
+        for path in inbox.path.iterdir():
+            path.rmdir()
+        inbox.look()
+    rows = inbox.uploads.last_ended(1000)
+    assert 500 <= len(rows) < 520
+    # Others are taken as ever; and this account's next one is when it may have one more.
+    send(inbox, ALICE, "alice")
+    assert inbox.look() == ["alice"]
+    send(inbox, MALLORY, "mallory")
+    assert inbox.look() == []
+    assert inbox.uploads.newest("mallory") is None
+    inbox.look(after=120)
+    assert inbox.look() == ["mallory"] or inbox.claimed[-1].name == "mallory"

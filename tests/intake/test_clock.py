@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from incomingd.intake import Intake
+from incomingd.intake.accounts import Failures
 from tests.intake.conftest import Inbox, until
 
 
@@ -23,7 +24,7 @@ def test_a_jump_takes_nobody_early_abandons_nobody_and_stops_nobody(inbox: Inbox
     inbox.configure(settle="0.3s", abandon_after="1d", stray_after="1d")
     clock = Clock()
     told = (inbox.told.append, inbox.taking.extend, inbox.claimed.append, inbox.ended)
-    intake = Intake(inbox.config, inbox.places, inbox.uploads, clock, *told)
+    intake = Intake(inbox.config, inbox.places, inbox.uploads, clock, *told, Failures())
     (inbox.path / "part").mkdir()
     (inbox.path / "nobodys").touch()
     folder = inbox.fill("job-1", hello_deb=b"deb")
