@@ -1,6 +1,6 @@
 """``incomingd``: the daemon, in the foreground.
 
-Signals: SIGTERM and SIGINT end it after the step in hand; SIGHUP reloads the configuration, and a broken one is
+Signals: SIGTERM and SIGINT end it after the current step; SIGHUP reloads the configuration, and a broken one is
 refused and the old one kept; SIGUSR1 says that an operator's request waits in the journal; SIGIO, which a broken lease
 may send (see :func:`incomingd.fsio.has_writer`), is ignored.
 
@@ -174,7 +174,7 @@ def _run(config: Config) -> int:
                 pipeline.requested()
             else:
                 pulse.stopping()
-                log.info("stopping after the step in hand")
+                log.info("stopping when the current step has ended")
                 break
         pipeline.stop()
     return 0 if pipeline.failure is None else EXIT_FAILED

@@ -53,7 +53,7 @@ _STATE = {
 }
 
 # Moves backwards are recovery's and the retry's: an upload goes back to the last stage whose results are on disk.
-# Claimed to receiving is intake's: the rename was refused, the upload still lies in incoming and must hold up nobody.
+# Claimed to receiving is intake's: the rename was refused, the upload still lies in incoming and must not block others.
 # Abandoned is put aside as all others are taken: by a claim.
 MOVES: dict[Stage, frozenset[Stage]] = {
     Stage.RECEIVING: frozenset({Stage.CLAIMED, Stage.CANCELLED}),

@@ -65,9 +65,21 @@ architectures = {architectures}
 @click.option(
     "--suite", "suites", multiple=True, default=["stable"], show_default=True, help="A suite; may be given again."
 )
-@click.option("--component", "components", multiple=True, default=["main"], show_default=True, help="As --suite.")
 @click.option(
-    "--arch", "architectures", multiple=True, default=["amd64", "arm64"], show_default=True, help="As --suite."
+    "--component",
+    "components",
+    multiple=True,
+    default=["main"],
+    show_default=True,
+    help="A component of each suite; may be given again.",
+)
+@click.option(
+    "--arch",
+    "architectures",
+    multiple=True,
+    default=["amd64", "arm64"],
+    show_default=True,
+    help="An architecture of each suite; may be given again.",
 )
 @click.option("--trust", "keyfiles", type=click.File("rb"), multiple=True, help="Public keys of uploaders.")
 @click.option("--allow-unsigned", is_flag=True, help="Take unsigned uploads, too.")

@@ -34,8 +34,8 @@ def wait(
 ) -> None:
     """Wait until each upload has ended, and say how.
 
-    NAME is that of the upload's directory, or of its .changes. Exits with 0 where all SUCCEEDED, 1 where any FAILED
-    (and prints why), 3 where the time was over or an upload was unknown by then, 4 where the service is halted.
+    NAME is that of the upload's directory, or of its .changes. Exits with 0 if all SUCCEEDED, 1 if any FAILED
+    (and prints why), 3 on timeout or if an upload is unknown by then, 4 if the service is halted.
     """
     polled = followed(instance, status_folder)
     with Lines(quiet=as_json) as screen:

@@ -236,14 +236,14 @@ def _misplaced(package: StagedPackage, number: int, origin: Origin) -> Iterator[
         yield "its own file is missing"
     for file in package.files:
         if not (FILE_NAME if package.kind == "dsc" else LOOSE_FILE_NAME).fullmatch(file.file.name):
-            yield "a file has a name that is none"
+            yield "a file has no proper name"
         if file.path != f"{pool_directory(package.component, package.source)}/{file.file.name}":
             yield "a file belongs elsewhere in the pool"
         beside = f"{folder_of(number)}/{number}/{file.file.name}"
         if file.staged not in (None, beside, staged_binary(number, origin)):
             yield "a file is staged elsewhere"
         if not _is_sized(file):
-            yield "a file has a size or digest that is none"
+            yield "a file has no proper size or digest"
 
 
 def _is_sized(file: StagedFile) -> bool:

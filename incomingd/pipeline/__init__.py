@@ -121,7 +121,7 @@ class Pipeline:
                 self._checking.take(upload)
 
     def stop(self) -> None:
-        """Let the step in hand end, start no other, and wait for the loops."""
+        """Let the current step end, start no other, and wait for the loops."""
         common = self._common
         common.stopping.set()
         self._wake()

@@ -121,7 +121,7 @@ class Publishing:
         except Retry as failure:
             self._interrupted = True
             delay = self._backoff.failed(0, time.monotonic())
-            log.warning("publishing waits %.0f s: %s", delay, failure)
+            log.warning("publishing failed, retrying in %.0f s: %s", delay, failure)
             common.board.degrade(failure)
             common.pulse.ready()
             return self._rest(delay)

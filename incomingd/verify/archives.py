@@ -66,7 +66,7 @@ def _ar_member(header: bytes, offset: int) -> ArMember:
     date, size = header[16:28], header[48:58]
     # Nothing depends on the date: some builders leave it out, with owner and mode.
     if not _DECIMAL.fullmatch(size) or not (_DECIMAL.fullmatch(date) or date.isspace()):
-        raise ArchiveError(f"the ar header at byte {offset - _AR_HEADER} has a number that is none")
+        raise ArchiveError(f"the ar header at byte {offset - _AR_HEADER} has a field that is not a number")
     try:
         # GNU ar ends names with a slash; dpkg and apt leave it out.
         name = header[:16].decode("ascii").rstrip(" ").removesuffix("/")

@@ -385,7 +385,9 @@ class Checkers:
             words = f"reading it takes more than {memory(request.step, config) >> 20} MiB of memory"
             return rules.CHECK_MEMORY.problem(words, file=worker.reading())
         log.error("a bug ended the check of %s:\n    %s", worker.reading(), "\n    ".join(_lines(answer.data)))
-        return rules.CHECK_CRASHED.problem("reading it failed by a bug of ours", file=worker.reading())
+        return rules.CHECK_CRASHED.problem(
+            "an internal error of incomingd ended its check; the daemon's log has the details", file=worker.reading()
+        )
 
     def _take(self, *, texts: bool) -> _Worker:
         with self._lock:

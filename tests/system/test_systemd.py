@@ -220,7 +220,7 @@ def test_a_stop_loses_nothing_and_the_next_start_goes_on(running: Packaged, buil
         running.send(upload)
     running.stop()
     assert (running.show("ActiveState"), running.show("Result")) == ("inactive", "success")
-    assert "stopping after the step in hand" in running.log()
+    assert "stopping when the current step has ended" in running.log()
     assert index_state(running) == "stopped"
     running.start()
     for upload in uploads:

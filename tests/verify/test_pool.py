@@ -145,10 +145,10 @@ def test_a_worker_checks_one_upload_after_the_other(make: Make) -> None:
     [
         ("segfault", "check-crashed", "ended with the signal SIGSEGV"),
         ("exit", "check-crashed", "ended with the status 7"),
-        ("bug", "check-crashed", "by a bug of ours"),
+        ("bug", "check-crashed", "an internal error of incomingd"),
         ("hang", "check-timeout", "longer than 2 s"),
         ("spin", "check-timeout", "more than 1 s of processor time"),
-        ("writes", "check-crashed", "by a bug of ours"),
+        ("writes", "check-crashed", "an internal error of incomingd"),
         ("memory", "check-memory", "more than 512 MiB of memory"),
     ],
 )

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "upload-withdrawn": "intake",
     "upload-lost": "intake",
     "upload-cancelled": "system",
+    "journal-restored": "system",
     "commands-refused": "system",
     "commands-repeated": "system",
     "foreign-file": "attacks",
