@@ -35,7 +35,7 @@ from incomingd.model import printable
 from incomingd.pipeline import Pipeline
 from incomingd.places import Places
 from incomingd.publish import identity
-from incomingd.report.pulse import Pulse
+from incomingd.report.heartbeat import Heartbeat
 from incomingd.sandbox import limits
 
 log = logging.getLogger("incomingd")
@@ -160,20 +160,20 @@ def _run_once(config: Config) -> int:
 
 def _run(config: Config) -> int:
     faulthandler.enable()  # the watchdog's SIGABRT shows where each thread hangs
-    pulse = Pulse()
+    heartbeat = Heartbeat()
     with _signals() as (signals, failed):
-        pipeline = Pipeline(config, pulse=pulse)
+        pipeline = Pipeline(config, heartbeat=heartbeat)
         pipeline.start(on_failure=failed)
         log.info("incomingd %s runs on %s", __version__, config.file)
         for number in signals:
             if pipeline.failure is not None:
                 break
             if number == signal.SIGHUP:
-                _reload(pipeline, pulse)
+                _reload(pipeline, heartbeat)
             elif number == signal.SIGUSR1:
                 pipeline.requested()
             else:
-                pulse.stopping()
+                heartbeat.stopping()
                 log.info("stopping when the current step has ended")
                 break
         pipeline.stop()
@@ -206,8 +206,8 @@ def _signals() -> Iterator[tuple[Iterator[int], Callable[[], None]]]:
         os.close(write)
 
 
-def _reload(pipeline: Pipeline, pulse: Pulse) -> None:
-    with pulse.reloading():
+def _reload(pipeline: Pipeline, heartbeat: Heartbeat) -> None:
+    with heartbeat.reloading():
         try:
             config = load(pipeline.config.file)
             preflight(config)

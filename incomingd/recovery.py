@@ -12,7 +12,7 @@ from datetime import datetime
 from incomingd import fsio
 from incomingd.config import Config
 from incomingd.intake.claim import complete_claim
-from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.intake.cleanup import keep_rejected, remove_published
 from incomingd.intake.room import Room
 from incomingd.journal.uploads import StaleMoveError, Uploads
 from incomingd.model import Upload, UploadKind
@@ -67,6 +67,6 @@ def _clear_away(config: Config, places: Places, uploads: Uploads, still_open: se
             continue
         queue = config.queue(upload.queue)
         if upload.stage is Stage.PUBLISHED:
-            discard_remains(places, upload, queue)
+            remove_published(places, upload, queue)
         elif queue is not None:
-            reject_remains(places, upload, queue, Room())
+            keep_rejected(places, upload, queue, Room())

@@ -17,7 +17,7 @@ import click
 
 from incomingd import __version__
 from incomingd.cli import completion as completion  # registers itself with click
-from incomingd.cli.edge import FAILED, HALTED, INTERRUPTED, USAGE, Instance, echo
+from incomingd.cli.common import FAILED, HALTED, INTERRUPTED, USAGE, Instance, echo
 from incomingd.cli.near import near
 from incomingd.errors import ConfigError, Halt, Retry
 from incomingd.model import plain, printable

@@ -28,7 +28,7 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from incomingd.cli.edge import Instance
+from incomingd.cli.common import Instance
 from incomingd.errors import ConfigError, Halt, Retry
 from incomingd.model import PACKAGE_NAME, UPLOAD_NAME
 from incomingd.states import State
@@ -96,7 +96,7 @@ def _named(
 
 def _listed(ctx: click.Context) -> list[dict[str, Any]]:
     """What index.json lists, in its order."""
-    from incomingd.cli.polled import followed
+    from incomingd.cli.status_reader import followed
 
     folder = ctx.params.get("status_folder")
     index = followed(_instance(ctx), Path(folder) if folder else None).index() or {}

@@ -15,11 +15,11 @@ import click
 
 from incomingd import codec
 from incomingd.cli import completion
-from incomingd.cli.called import names, newest, upload_name
-from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
-from incomingd.cli.polled import Polled
-from incomingd.cli.sole import running, sole
+from incomingd.cli.common import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.running_daemon import running, running_daemon
+from incomingd.cli.status_reader import StatusReader
 from incomingd.cli.terminal import when
+from incomingd.cli.upload_names import names, newest, upload_name
 from incomingd.cli.withdraw import cancel_upload, end_alone, send_again
 from incomingd.journal.control import Control, Hold
 from incomingd.journal.rejects import Rejects
@@ -79,9 +79,9 @@ def _told(instance: Instance, is_so: Callable[[str], bool]) -> bool:
     """Wake the daemon, and wait until the service's state is what was asked for; True where no daemon runs."""
     if not running(instance.places, wake=True):
         return True
-    polled, until = Polled.of(instance.config), time.monotonic() + _PATIENCE
+    status_reader, until = StatusReader.of(instance.config), time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        if is_so((polled.index() or {}).get("health", {}).get("state", "")):
+        if is_so((status_reader.index() or {}).get("health", {}).get("state", "")):
             return True
         time.sleep(0.02)
     return False
@@ -166,7 +166,7 @@ def cancel(ctx: click.Context, instance: Instance, name: str, reason: str, as_js
     It ends as FAILED, and its files are kept in state/rejected/ID. Exits with 1 where it comes too late.
     """
     instance.become_owner()
-    with sole(instance.places) as alone:
+    with running_daemon(instance.places) as alone:
         journal = instance.journal(writing=True)
         try:
             found = _open_upload(Uploads(journal), upload_name(name))
@@ -198,18 +198,18 @@ def _open_upload(uploads: Uploads, name: str) -> Upload | None:
 
 
 def _unknown(instance: Instance, name: str) -> str:
-    polled = Polled.of(instance.config)
-    if polled.dropped(name):
+    status_reader = StatusReader.of(instance.config)
+    if status_reader.dropped(name):
         return f"{name} lies in incoming and has not been seen yet: remove it there"
-    meant = polled.near(name) or "; see: incomingctl queue"
+    meant = status_reader.near(name) or "; see: incomingctl queue"
     return f"no upload has the name {json.dumps(name, ensure_ascii=False)}{meant}"
 
 
 def _await_status(instance: Instance, upload: Upload) -> None:
     """Until the status file says so too, and the files have been put aside."""
-    polled, until = Polled.of(instance.config), time.monotonic() + _PATIENCE
+    status_reader, until = StatusReader.of(instance.config), time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        shown = polled.upload(f"#{upload.id}")
+        shown = status_reader.upload(f"#{upload.id}")
         if shown and shown["finished_at"]:
             return
         time.sleep(0.02)

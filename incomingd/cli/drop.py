@@ -5,7 +5,7 @@ import time
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import TIMED_OUT, Instance, echo, needs_instance
+from incomingd.cli.common import TIMED_OUT, Instance, echo, needs_instance
 from incomingd.cli.near import did_you_mean
 from incomingd.cli.reload import reload
 from incomingd.errors import ConfigError

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from incomingd.cli.edge import FAILED, Instance, console, echo, json_option, needs_instance, print_json
+from incomingd.cli.common import FAILED, Instance, console, echo, json_option, needs_instance, print_json
 from incomingd.fsck import Fsck, Progress
 
 

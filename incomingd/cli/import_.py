@@ -18,7 +18,7 @@ import click
 
 from incomingd import fsio
 from incomingd.cli import completion
-from incomingd.cli.edge import FAILED, Instance, echo, needs_instance
+from incomingd.cli.common import FAILED, Instance, echo, needs_instance
 from incomingd.cli.progress import progress
 from incomingd.cli.requests import ask, await_end, check_suite, waiting_options
 from incomingd.errors import ConfigError, Retry

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import echo, json_option, print_json
+from incomingd.cli.common import echo, json_option, print_json
 from incomingd.cli.trust import trust_key, warn
 from incomingd.config.reader import load, parse
 from incomingd.config.values import BadValueError, fingerprint

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from incomingd.cli.edge import Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.common import Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.terminal import bad
 from incomingd.config import UploaderRule
 from incomingd.rights import rights_of

@@ -6,7 +6,7 @@ Each is a publish of its own, in sequence with the uploads, and stands in the hi
 import click
 
 from incomingd.cli import completion
-from incomingd.cli.edge import Instance, needs_instance
+from incomingd.cli.common import Instance, needs_instance
 from incomingd.cli.requests import ask, await_end, check_suite, waiting_options
 from incomingd.model import Operation, OperationKind
 

@@ -6,12 +6,12 @@ import click
 
 from incomingd import codec
 from incomingd.cli import completion
-from incomingd.cli.called import newest, upload_name
-from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.common import FAILED, Instance, echo, json_option, needs_instance, print_json, print_table
 from incomingd.cli.near import did_you_mean
-from incomingd.cli.polled import Polled
 from incomingd.cli.status import print_upload
+from incomingd.cli.status_reader import StatusReader
 from incomingd.cli.terminal import state, when
+from incomingd.cli.upload_names import newest, upload_name
 from incomingd.config import Config
 from incomingd.errors import ConfigError
 from incomingd.journal.queries import HistoryChange, HistoryEntry, Provenance, Queries
@@ -101,7 +101,7 @@ def show(ctx: click.Context, instance: Instance, name: str, version: str | None,
     upload = None if version else newest(Uploads(journal), upload_name(name))
     packages = Queries(journal).provenance(name, version)
     if upload is None and not packages:
-        meant = "" if version else Polled.of(instance.config).near(upload_name(name))
+        meant = "" if version else StatusReader.of(instance.config).near(upload_name(name))
         called = " ".join(filter(None, (name, version)))
         echo(f"incomingctl: no upload and no package is called {called}{meant}", err=True)
         ctx.exit(FAILED)

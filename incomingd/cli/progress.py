@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from incomingd.cli.edge import console, echo
+from incomingd.cli.common import console, echo
 
 #: Seconds between two lines of progress if there is no terminal.
 _LINE_EVERY = 10.0

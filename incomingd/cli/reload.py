@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import FAILED, TIMED_OUT, USAGE, Instance, echo, needs_instance
-from incomingd.cli.polled import Polled
+from incomingd.cli.common import FAILED, TIMED_OUT, USAGE, Instance, echo, needs_instance
+from incomingd.cli.status_reader import StatusReader
 from incomingd.config.warnings import warnings
 from incomingd.publish import identity
 
@@ -32,17 +32,17 @@ def reload(ctx: click.Context, instance: Instance, timeout: float) -> None:
     A configuration with errors is not sent: each error is printed, and the daemon keeps the old one. Exits with 1 if
     no daemon runs, 2 if the configuration is refused, 3 on timeout: then it is taken up after the publish that runs.
     """
-    polled = Polled.of(instance.config)  # raises ConfigError with every error
+    status_reader = StatusReader.of(instance.config)  # raises ConfigError with every error
     daemon = fsio.lock_holder(instance.places.lock)
     if daemon is None:
         echo("incomingctl: no incomingd runs on this instance; it reads the configuration when it starts", err=True)
         ctx.exit(FAILED)
     for line in (*warnings(instance.config), *identity.changes(instance.config)):
         echo(f"warning: {line}", err=True)
-    before = _health(polled).get("reloads", 0)
+    before = _health(status_reader).get("reloads", 0)
     os.kill(daemon, signal.SIGHUP)
     until = time.monotonic() + timeout
-    while (health := _health(polled)).get("reloads", 0) == before or health.get("pid") != daemon:
+    while (health := _health(status_reader)).get("reloads", 0) == before or health.get("pid") != daemon:
         if fsio.lock_holder(instance.places.lock) != daemon:
             echo("incomingctl: the daemon ended before the configuration was in force; see its log", err=True)
             ctx.exit(FAILED)
@@ -62,6 +62,6 @@ def reload(ctx: click.Context, instance: Instance, timeout: float) -> None:
     echo("the configuration is in force")
 
 
-def _health(polled: Polled) -> dict[str, Any]:
-    found: dict[str, Any] = (polled.index() or {}).get("health", {})
+def _health(status_reader: StatusReader) -> dict[str, Any]:
+    found: dict[str, Any] = (status_reader.index() or {}).get("health", {})
     return found

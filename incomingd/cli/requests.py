@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
-from incomingd.cli.edge import TIMED_OUT, Instance, echo, json_option, print_json
+from incomingd.cli.common import TIMED_OUT, Instance, echo, json_option, print_json
 from incomingd.cli.near import did_you_mean
-from incomingd.cli.polled import Polled
+from incomingd.cli.running_daemon import running
 from incomingd.cli.screen import Lines
-from incomingd.cli.sole import running
+from incomingd.cli.status_reader import StatusReader
 from incomingd.client.following import Waiting
 from incomingd.errors import ConfigError
 from incomingd.journal.uploads import Uploads
@@ -68,7 +68,7 @@ def await_end(instance: Instance, asked: Upload, *, no_wait: bool, timeout: floa
         return 0 if no_wait else TIMED_OUT
     # By its number: an older request may have had the same name.
     with Lines(quiet=as_json) as screen:
-        waiting = Waiting(Polled.of(instance.config), [f"#{asked.id}"], screen)
+        waiting = Waiting(StatusReader.of(instance.config), [f"#{asked.id}"], screen)
         code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)

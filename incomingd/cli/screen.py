@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from incomingd.cli.edge import echo, under_way
+from incomingd.cli.common import echo, under_way
 from incomingd.cli.status import print_warning
 from incomingd.cli.terminal import state, when
 from incomingd.client.following import SUCCEEDED, account, problem_lines
@@ -14,12 +14,12 @@ class Lines:
     """Use it as a context. ``quiet``: nothing is told but why the program ends."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self._last_change = quiet
         self._stack = contextlib.ExitStack()
         self._show: Callable[[Iterable[str]], None] = lambda _: None
 
     def __enter__(self) -> Self:
-        self._show = self._stack.enter_context(under_way(quiet=self._quiet))
+        self._show = self._stack.enter_context(under_way(quiet=self._last_change))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,12 +31,12 @@ class Lines:
 
     def sent(self, line: str) -> None:
         """All of it is there."""
-        if not self._quiet:
+        if not self._last_change:
             echo(line)
 
     def ended(self, upload: dict[str, Any], *, others: bool) -> None:
         """An upload has ended, with its problems or warnings."""
-        if self._quiet:
+        if self._last_change:
             return
         last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
         sender = f", sent by {account(upload)}" if others else ""

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import click
 
 from incomingd import fsio
-from incomingd.cli.edge import FAILED, Instance, echo, needs_instance
+from incomingd.cli.common import FAILED, Instance, echo, needs_instance
 from incomingd.cli.trust import trust_key, warn
 from incomingd.config import Config
 from incomingd.config.edit import header, renamed, with_table, with_value

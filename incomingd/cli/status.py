@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from incomingd.cli import completion
-from incomingd.cli.called import upload_name
-from incomingd.cli.edge import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
-from incomingd.cli.polled import Polled, followed, status_option
+from incomingd.cli.common import FAILED, HALTED, Instance, echo, json_option, needs_instance, print_json, print_table
+from incomingd.cli.status_reader import StatusReader, followed, status_option
 from incomingd.cli.terminal import Painted, bad, state, when
+from incomingd.cli.upload_names import upload_name
 from incomingd.client.following import UPLOAD_FAILED, account, problem_lines
 from incomingd.model import shown_size
 
@@ -32,17 +32,17 @@ def status(ctx: click.Context, instance: Instance, name: str | None, status_fold
     NAME is an upload's name, or #ID. Exits with 1 where that upload FAILED or is unknown, or where the daemon died;
     with 4 where the service is halted.
     """
-    polled = followed(instance, status_folder)
-    ctx.exit(_service(polled, as_json) if name is None else _upload(polled, upload_name(name), as_json))
+    status_reader = followed(instance, status_folder)
+    ctx.exit(_service(status_reader, as_json) if name is None else _upload(status_reader, upload_name(name), as_json))
 
 
-def _upload(polled: Polled, name: str, as_json: bool) -> int:
-    upload = polled.upload(name)
+def _upload(status_reader: StatusReader, name: str, as_json: bool) -> int:
+    upload = status_reader.upload(name)
     if upload is None:
         what = (
             "waits in incoming and has not been seen yet"
-            if polled.dropped(name)
-            else f"no upload has that name{polled.near(name)}"
+            if status_reader.dropped(name)
+            else f"no upload has that name{status_reader.near(name)}"
         )
         echo(f"incomingctl: {name}: {what}", err=True)
         return FAILED
@@ -51,7 +51,7 @@ def _upload(polled: Polled, name: str, as_json: bool) -> int:
     else:
         print_upload(upload)
         if upload["finished_at"] is None:
-            for line in polled.hindrances():
+            for line in status_reader.hindrances():
                 echo("  ", bad("waits:"), f" {line}")
     return FAILED if upload["state"] == UPLOAD_FAILED else 0
 
@@ -97,8 +97,8 @@ def due(upload: dict[str, Any], *, err: bool = False) -> str:
     return f", due {when(upload['due_at'], err=err)}" if upload.get("due_at") and not upload["finished_at"] else ""
 
 
-def _service(polled: Polled, as_json: bool) -> int:
-    index = polled.index()
+def _service(status_reader: StatusReader, as_json: bool) -> int:
+    index = status_reader.index()
     if index is None:
         echo("incomingctl: the daemon has not run on this instance yet; start it with: incomingd", err=True)
         return FAILED

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from incomingd.cli.edge import TERMINATED, json_option, print_json
+from incomingd.cli.common import TERMINATED, json_option, print_json
 from incomingd.cli.screen import Lines
 from incomingd.client import submitting
 from incomingd.client.errors import ClientError, UsageError

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import click
 
-from incomingd.cli.edge import FAILED, Instance, echo, json_option, needs_instance, print_json
+from incomingd.cli.common import FAILED, Instance, echo, json_option, needs_instance, print_json
 from incomingd.verify.keyring import MAX_FILE, Keyring, KeyringError
 from incomingd.verify.keys import Uploader
 

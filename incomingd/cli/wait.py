@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from incomingd.cli import completion
-from incomingd.cli.called import upload_name
-from incomingd.cli.edge import Instance, json_option, needs_instance, print_json
-from incomingd.cli.polled import followed, status_option
+from incomingd.cli.common import Instance, json_option, needs_instance, print_json
 from incomingd.cli.screen import Lines
+from incomingd.cli.status_reader import followed, status_option
+from incomingd.cli.upload_names import upload_name
 from incomingd.client.following import Waiting
 
 
@@ -37,9 +37,9 @@ def wait(
     NAME is that of the upload's directory, or of its .changes. Exits with 0 if all SUCCEEDED, 1 if any FAILED
     (and prints why), 3 on timeout or if an upload is unknown by then, 4 if the service is halted.
     """
-    polled = followed(instance, status_folder)
+    status_reader = followed(instance, status_folder)
     with Lines(quiet=as_json) as screen:
-        waiting = Waiting(polled, [upload_name(name) for name in names], screen, polled.near)
+        waiting = Waiting(status_reader, [upload_name(name) for name in names], screen, status_reader.near)
         code = waiting.run(timeout)
     if as_json:
         print_json(waiting.found)

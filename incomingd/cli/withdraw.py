@@ -18,7 +18,7 @@ from incomingd import fsio, rules
 from incomingd.config import Config, QueueConfig
 from incomingd.intake import delayed
 from incomingd.intake.claim import complete_claim, opened
-from incomingd.intake.remains import reject_remains
+from incomingd.intake.cleanup import keep_rejected
 from incomingd.intake.room import Room
 from incomingd.intake.withdrawal import take_out
 from incomingd.journal import Journal
@@ -26,7 +26,7 @@ from incomingd.journal.control import Control
 from incomingd.journal.uploads import Uploads
 from incomingd.model import UPLOAD_NAME, Upload, UploadKind, plain
 from incomingd.places import Places
-from incomingd.report.health import Board
+from incomingd.report.health import HealthState
 from incomingd.report.status import StatusFiles
 from incomingd.states import Stage, may_move
 
@@ -53,9 +53,9 @@ def end_alone(journal: Journal, places: Places, ended: Upload) -> None:
     queue, uploads = places.config.queue(ended.queue, ended.delay), Uploads(journal)
     if queue is not None:
         complete_claim(places, ended, queue, uploads.members(ended.id))
-    reject_remains(places, ended, queue, Room())
+    keep_rejected(places, ended, queue, Room())
     Control(journal).forget_cancelled([ended.id])
-    files = StatusFiles(places, uploads, Board(started_at=datetime.now(UTC)).health)
+    files = StatusFiles(places, uploads, HealthState(started_at=datetime.now(UTC)).health)
     files.prepare()
     files.note(ended.id, now=True)
     files.draw(everything=False, published=False)

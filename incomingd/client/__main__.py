@@ -27,19 +27,19 @@ class _Lines:
     """Plain lines, as for the log of a job."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+        self._last_change = quiet
 
     def show(self, lines: Iterable[str]) -> None:
         """A log is spared what moves."""
 
     def sent(self, line: str) -> None:
         """As a line."""
-        if not self._quiet:
+        if not self._last_change:
             print(printable(line), flush=True)
 
     def ended(self, upload: Status, *, others: bool) -> None:
         """As lines, the problems below it."""
-        if self._quiet:
+        if self._last_change:
             return
         last = upload["log"][-1]["message"] if upload["log"] else upload["stage"]
         print(printable(f"{upload['name']}: {upload['state_name']}: {last}"))

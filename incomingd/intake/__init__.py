@@ -2,19 +2,20 @@
 
 ::
 
-    hints, watch       events say "look now" (inotify, pyinotify, polling); they decide nothing
-    scan, sweep        what lies there, read some entries at a time
-    listing            what a .changes seems to list, read within bounds
-    ripeness, waiting  when an upload is complete and quiet
-    accounts           what one account may use, so that no other waits for it
-    door               one incoming directory: rows for whoever is seen, order for whoever is taken
-    ownership          whose the files of an upload are, and which it may have
-    claim, flat        the one rename out of the uploader's reach
-    seal               the daemon's own copy
-    remains            what is kept or removed when an upload has ended
+    scan_events, watch          events say "look now" (inotify, pyinotify, polling); they decide nothing
+    scan, sweep                 what lies there, read some entries at a time
+    listing                     what a .changes seems to list, read within bounds
+    readiness, waiting          when an upload is complete and quiet
+    accounts                    what one account may use, so that others are not delayed by it
+    incoming_folder             one incoming directory: rows for new uploads, an order for those that are taken
+    folder_faults               what is wrong with it, for health
+    ownership                   who owns the files of an upload, and which of them it may have
+    claim, flat                 the one rename out of the uploader's reach
+    seal                        the daemon's own copy
+    cleanup                     what is kept or removed when an upload has ended
 
-:class:`Intake` runs the doors of all queues. Whatever is wrong with one of them is a sentence in :meth:`Intake.faults`
-and disturbs no other.
+:class:`Intake` runs the incoming folders of all queues. A fault of one of them is a sentence in :meth:`Intake.faults`
+and does not disturb the others.
 """
 
 import logging
@@ -26,9 +27,9 @@ from datetime import datetime
 from incomingd.config import Config, QueueConfig
 from incomingd.errors import ConfigError, Retry
 from incomingd.intake.accounts import Failures
-from incomingd.intake.door import Desk, Door
-from incomingd.intake.hints import Hints
-from incomingd.intake.ripeness import Moment
+from incomingd.intake.incoming_folder import FolderContext, IncomingFolder
+from incomingd.intake.readiness import ScanTime
+from incomingd.intake.scan_events import ScanEvents
 from incomingd.intake.watch import unavailable
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
@@ -52,7 +53,7 @@ def preflight(config: Config) -> None:
         raise ConfigError(errors)
 
 
-def _folders(config: Config) -> list[QueueConfig]:
+def _queues(config: Config) -> list[QueueConfig]:
     """Every directory that uploads are dropped into."""
     return [folder for queue in config.queues for folder in queue.folders()]
 
@@ -72,11 +73,11 @@ class Intake:
         on_ended: Callable[[Upload], None],
         failures: Failures,
     ) -> None:
-        self._hints = Hints()
+        self._scan_events = ScanEvents()
         self._clock = clock
-        self._desk = Desk(
+        self._context = FolderContext(
             uploads=uploads,
-            hints=self._hints,
+            scan_events=self._scan_events,
             clock=clock,
             on_change=on_change,
             on_taking=on_taking,
@@ -87,7 +88,7 @@ class Intake:
         self._lock = threading.Lock()
         self._watching = False
         self._config = config
-        self._doors = [Door(folder, places, self._desk) for folder in _folders(config)]
+        self._folders = [IncomingFolder(queue, places, self._context) for queue in _queues(config)]
         self._trouble = ""
         self._drift: float | None = None
         self._rest_until = 0.0
@@ -96,15 +97,15 @@ class Intake:
         """Set the watches. What lies there already is found by the first look."""
         with self._lock:
             self._watching = True
-            for door in self._doors:
-                door.start_watching()
+            for folder in self._folders:
+                folder.start_watching()
 
     def stop_watching(self) -> None:
         """End the watches."""
         with self._lock:
             self._watching = False
-            for door in self._doors:
-                door.stop_watching()
+            for folder in self._folders:
+                folder.stop_watching()
 
     def look(self) -> float:
         """One look at every queue: registers whoever is new, takes what is ready, puts aside what is abandoned.
@@ -113,9 +114,12 @@ class Intake:
         """
         with self._lock:
             started = time.monotonic()
-            moment = self._moment(started)
+            scan_time = self._now(started)
             try:
-                due = min((door.look(moment) for door in self._doors), default=float("inf"))
+                due = min(
+                    (folder.look(scan_time) for folder in self._folders),
+                    default=float("inf"),
+                )
                 self._trouble = ""
             except Retry as failure:
                 self._trouble = f"nothing can be taken in: {failure}"
@@ -125,46 +129,46 @@ class Intake:
             self._rest_until = ended + min(ended - started, _LONGEST_REST)
             return max(due - ended, 0.0)
 
-    def _moment(self, monotonic: float) -> Moment:
+    def _now(self, monotonic: float) -> ScanTime:
         wall = self._clock().timestamp()
         drift, before = wall - monotonic, self._drift
         self._drift = drift
         steady = before is None or abs(drift - before) <= _JUMP
-        return Moment(wall=wall, monotonic=monotonic, steady=steady)
+        return ScanTime(wall=wall, monotonic=monotonic, steady=steady)
 
     def wait(self, timeout: float) -> None:
         """Wait until there may be something to see, at most ``timeout`` seconds."""
-        self._hints.wait(timeout, self._rest_until)
+        self._scan_events.wait(timeout, self._rest_until)
 
     def wake(self) -> None:
         """End a :meth:`wait` at once, from any thread."""
-        self._hints.wake()
+        self._scan_events.wake()
 
     def faults(self) -> tuple[str, ...]:
         """What is wrong, one sentence each, as the last look found it."""
-        faults = [fault for door in self._doors for fault in door.faults]
-        faults += self._desk.failures.sentences(time.monotonic())
+        faults = [fault for folder in self._folders for fault in folder.faults]
+        faults += self._context.failures.sentences(time.monotonic())
         return (self._trouble, *faults) if self._trouble else tuple(faults)
 
     def settling(self) -> bool:
         """True where something is complete and only has to stay unchanged for a while."""
-        return any(door.settling for door in self._doors)
+        return any(folder.settling for folder in self._folders)
 
     def reload(self, config: Config) -> None:
         """Take up new settings. Queues that are gone are not looked at any more; their uploads stay where they are."""
         with self._lock:
             places = Places(config)
-            known = {(door.queue.name, door.queue.path): door for door in self._doors}
-            doors = []
-            for queue in _folders(config):
-                door = known.pop((queue.name, queue.path), None)
-                if door is not None:
-                    door.configure(queue, places)
+            known = {(folder.queue.name, folder.queue.path): folder for folder in self._folders}
+            folders = []
+            for queue in _queues(config):
+                folder = known.pop((queue.name, queue.path), None)
+                if folder is not None:
+                    folder.configure(queue, places)
                 else:
-                    door = Door(queue, places, self._desk)
+                    folder = IncomingFolder(queue, places, self._context)
                     if self._watching:
-                        door.start_watching()
-                doors.append(door)
-            for door in known.values():
-                door.close()
-            self._doors, self._config = doors, config
+                        folder.start_watching()
+                folders.append(folder)
+            for folder in known.values():
+                folder.close()
+            self._folders, self._config = folders, config

@@ -70,7 +70,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class Observation:
     """One waiting upload at one moment. ``changed_at`` is in seconds of the file system's clock; ``lacking`` says
     what is not there yet and is empty where all is; ``members`` are the files that belong to it, the .changes first;
     ``size`` is that of its regular files, in bytes. ``stuck`` says what to do if it lacks what will hardly come, and
@@ -180,7 +180,7 @@ def owner(fd: int, file_name: str) -> Owner:
     return Owner(uid=status.st_uid, account=_account(status.st_uid), operator=operator)
 
 
-def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:
+def observe(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listings: Listings) -> Observation:
     """Look at one upload of the incoming directory ``fd``. ``listings`` is kept from look to look by the caller."""
     if kind is UploadKind.DIRECTORY:
         return _directory(fd, file_name, queue, listings)
@@ -189,14 +189,14 @@ def sight(fd: int, kind: UploadKind, file_name: str, queue: QueueConfig, listing
     return _flat(fd, file_name, queue, listings)
 
 
-def _lone(fd: int, file_name: str, queue: QueueConfig) -> Sight:
+def _lone(fd: int, file_name: str, queue: QueueConfig) -> Observation:
     statuses = {file_name: os.stat(file_name, dir_fd=fd, follow_symlinks=False)}
     name = plain(file_name)
     alone = f"the package alone by {_submit(name, queue)}"
     if queue.allow_bare_debs and name.endswith(BINARIES):
         alone = f"put it into a directory: mkdir .new && mv {name} .new/ && mv -T .new {name.rpartition('.')[0]}"
     stuck = f"send its .changes too, or {alone}"
-    return _sight(statuses, "no .changes lists it", unreadable=False, members=(file_name,), stuck=stuck)
+    return _observation(statuses, "no .changes lists it", unreadable=False, members=(file_name,), stuck=stuck)
 
 
 def _submit(what: str, queue: QueueConfig) -> str:
@@ -204,30 +204,30 @@ def _submit(what: str, queue: QueueConfig) -> str:
     return f"incomingctl submit {plain(what)} --suite SUITE --key KEY --to {queue.path}"
 
 
-def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Sight:
+def _directory(fd: int, name: str, queue: QueueConfig, listings: Listings) -> Observation:
     with fsio.directory(name, fd) as own:
         top = os.fstat(own)
         mine = ownership.of_directory(top)
         statuses = {"": top, **dict(entries(own, queue))}
         if len(statuses) > queue.max_files + SLACK:
             # More will not make it better, and reading on is what an attacker wants: to be taken, and refused.
-            return _sight(statuses, "", unreadable=False, members=())
+            return _observation(statuses, "", unreadable=False, members=())
         changes = sorted(n for n in statuses if n.endswith(CHANGES) and not n.startswith("."))
         texts = {statuses[name].st_ino: statuses[name].st_size for name in changes}
         if len(changes) > queue.max_changes or sum(texts.values()) > TEXTS_LIMIT:
-            return _sight(statuses, "", unreadable=False, members=())  # the same
+            return _observation(statuses, "", unreadable=False, members=())  # the same
         if not changes:
             debs = tuple(name for name in sorted(statuses) if name.endswith(BINARIES) and not name.startswith("."))
             lacking = _bare_lacking(statuses, debs) if queue.allow_bare_debs else "there is no .changes yet"
             stuck = _never_whole(name, statuses, debs, queue) if lacking else ""
-            return _sight(statuses, lacking, unreadable=False, members=debs, stuck=stuck)
+            return _observation(statuses, lacking, unreadable=False, members=debs, stuck=stuck)
         found = [listings.read(own, n, statuses[n], mine, queue.max_files) for n in changes]
     # What belongs to another account is nothing to wait for: the upload is refused for it.
     here = {name: status for name, status in statuses.items() if mine.allows(status)}
     foreign = statuses.keys() - here.keys()
     lacking = next(filter(None, (_lacking(n, li, here, foreign) for n, li in zip(changes, found, strict=True))), "")
     listed = dict.fromkeys(n for li in found for n, _ in li.files if n in statuses)
-    return _sight(
+    return _observation(
         statuses,
         lacking,
         unreadable=any(li.unreadable for li in found),
@@ -311,7 +311,7 @@ def _bare_lacking(statuses: Iterable[str], debs: Collection[str]) -> str:
     return "" if debs else "there is no .changes and no .deb yet"
 
 
-def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Sight:
+def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Observation:
     statuses = {file_name: os.stat(file_name, dir_fd=fd, follow_symlinks=False)}
     mine = ownership.of_flat(os.fstat(fd), statuses[file_name].st_uid)
     listing = listings.read(fd, file_name, statuses[file_name], mine, queue.max_files)
@@ -328,7 +328,7 @@ def _flat(fd: int, file_name: str, queue: QueueConfig, listings: Listings) -> Si
     whose = next((name for name in names if name in foreign), "")
     if whose and lacking:
         lacking += f"; {whose} {mine.refusal(foreign[whose].st_uid)}: it counts as absent"
-    return _sight(
+    return _observation(
         here,
         lacking,
         unreadable=listing.unreadable,
@@ -344,7 +344,7 @@ def flat_members(file_name: str, listing: Listing) -> tuple[str, ...]:
     return tuple(dict.fromkeys((file_name, *listed)))
 
 
-def _sight(
+def _observation(
     statuses: Mapping[str, os.stat_result],
     lacking: str,
     *,
@@ -353,9 +353,9 @@ def _sight(
     stuck: str = "",
     absent: str = "",
     text: bytes = b"",
-) -> Sight:
+) -> Observation:
     marks = [(name, *_mark(status)) for name, status in sorted(statuses.items())]
-    return Sight(
+    return Observation(
         fingerprint=hash(tuple(marks)),
         changed_at=max(status.st_ctime for status in statuses.values()),
         lacking=lacking,

@@ -1,6 +1,6 @@
 """One upload that has not been taken: what is known of it from look to look, and what is due for it now.
 
-Looks at the disk through :mod:`.scan` and decides through :mod:`.ripeness`. Fails with ``OSError`` where the upload
+Looks at the disk through :mod:`.scan` and decides through :mod:`.readiness`. Fails with ``OSError`` where the upload
 vanishes, or is replaced by something else, while it is looked at: the next look meets what is there then.
 """
 
@@ -11,8 +11,8 @@ from incomingd.config import QueueConfig
 from incomingd.intake import scan
 from incomingd.intake.claim import refusal
 from incomingd.intake.listing import Listings
-from incomingd.intake.ripeness import Action, Moment, Quiet, decide
-from incomingd.intake.scan import Key, Sight
+from incomingd.intake.readiness import Action, LastChange, ScanTime, decide
+from incomingd.intake.scan import Key, Observation
 from incomingd.model import UPLOAD_NAME, Problem, Upload, UploadKind, plain
 
 #: Seconds between two tries to take what could not be taken.
@@ -49,12 +49,12 @@ class Waiting:
     told: str = ""
     limited_since: float | None = None
     size: int = 0
-    seen: Sight | None = None
+    seen: Observation | None = None
     problem: Problem | None = None
     replaced: bool = False
     beside: str = ""
     _text: bytes = b""
-    _quiet: Quiet = field(default_factory=Quiet)
+    _last_change: LastChange = field(default_factory=LastChange)
 
     @property
     def key(self) -> Key:
@@ -70,19 +70,19 @@ class Waiting:
 
     def order(self) -> tuple[float, float, int]:
         """Renamed in first, in the order of their renames; then by when they were last changed."""
-        return (float("inf") if self.arrival is None else self.arrival), self._quiet.since, self.upload.id
+        return (float("inf") if self.arrival is None else self.arrival), self._last_change.since, self.upload.id
 
-    def is_ready(self, fd: int, moment: Moment, queue: QueueConfig, listings: Listings) -> bool:
+    def is_ready(self, fd: int, scan_time: ScanTime, queue: QueueConfig, listings: Listings) -> bool:
         """Look at it in the incoming directory ``fd``. True where it is to be taken now: as an upload, or, where
         ``problem`` was set, to be put aside."""
         self.refused = self.held = ""
         self.limited_since, limited = None, self.limited_since
-        action = self._action(fd, moment, queue, listings)
+        action = self._action(fd, scan_time, queue, listings)
         if action is Action.ABANDON:
-            self.problem = self._incomplete(moment)
+            self.problem = self._incomplete(scan_time)
         if action in (Action.TAKE, Action.ABANDON):
             self.refused = refusal(fd, self.upload.kind, self.file_name)
-            self.due = moment.monotonic + TRY_AGAIN  # where it cannot be taken after all
+            self.due = scan_time.monotonic + TRY_AGAIN  # where it cannot be taken after all
             self.size = self._size(fd, queue)
             self.limited_since = limited
         ready = action in (Action.TAKE, Action.ABANDON) and not self.refused
@@ -96,27 +96,27 @@ class Waiting:
         if self.seen and len(self.seen.members) > kept:
             self.seen = replace(self.seen, members=self.seen.members[:kept])
 
-    def _action(self, fd: int, moment: Moment, queue: QueueConfig, listings: Listings) -> Action:
-        kind, now = self.upload.kind, moment.monotonic
+    def _action(self, fd: int, scan_time: ScanTime, queue: QueueConfig, listings: Listings) -> Action:
+        kind, now = self.upload.kind, scan_time.monotonic
         self.settling, self.problem = False, None
         if kind is UploadKind.DIRECTORY and (self.arrival is not None or not queue.abandon_after):
             return Action.TAKE
         try:
-            self.seen = scan.sight(fd, kind, self.file_name, queue, listings)
+            self.seen = scan.observe(fd, kind, self.file_name, queue, listings)
         except PermissionError:
             return Action.TAKE  # to be refused, with what to do about it
-        self._quiet.note(self.seen, moment)
+        self._last_change.note(self.seen, scan_time)
         self.replaced = bool(self._text and self.seen.text) and self.seen.text != self._text
         self._text = self.seen.text or self._text
         doomed = self.upload.nameless or UPLOAD_NAME.fullmatch(self.upload.name) is None
-        decision = decide(self.seen, self._quiet.since, now, queue, doomed=doomed)
+        decision = decide(self.seen, self._last_change.since, now, queue, doomed=doomed)
         self.due, self.settling = decision.due, decision.settling
         if decision.action is not Action.TAKE_IF_UNWRITTEN:
             return decision.action
         if not queue.abandon_after or not scan.is_open_for_writing(fd, kind, self.file_name, self.seen.members):
             return Action.TAKE
         self.due = now + _WRITER_PAUSE
-        abandoned = now - self._quiet.since >= max(queue.abandon_after, queue.settle)
+        abandoned = now - self._last_change.since >= max(queue.abandon_after, queue.settle)
         return Action.ABANDON if abandoned else Action.WAIT
 
     def _size(self, fd: int, queue: QueueConfig) -> int:
@@ -127,8 +127,8 @@ class Waiting:
                 return 0
         return self.seen.size if self.seen else 0
 
-    def _incomplete(self, moment: Moment) -> Problem:
-        quiet = max(moment.monotonic - self._quiet.since, 0.0)
+    def _incomplete(self, scan_time: ScanTime) -> Problem:
+        quiet = max(scan_time.monotonic - self._last_change.since, 0.0)
         lacking = self.lacking() or "a process of this machine still has a file open for writing"
         return rules.UPLOAD_INCOMPLETE.problem(f"{lacking}, and nothing has changed for {quiet:.0f} seconds")
 
@@ -138,7 +138,7 @@ class Waiting:
 
     def is_stale(self, now: float) -> bool:
         """True if it lacks something and has not changed for a while."""
-        return bool(self.lacking()) and now - self._quiet.since >= TELL_AFTER
+        return bool(self.lacking()) and now - self._last_change.since >= TELL_AFTER
 
     def stuck(self, now: float) -> str:
         """What it lacks and what to do, if that will hardly come by itself; else empty."""

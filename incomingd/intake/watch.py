@@ -28,7 +28,7 @@ from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
 from incomingd.config import QueueConfig
-from incomingd.intake.hints import Hints
+from incomingd.intake.scan_events import ScanEvents
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,11 @@ class _Source(Protocol):
 class Watch:
     """The watch on one queue's incoming directory."""
 
-    def __init__(self, queue: QueueConfig, root: Path, hints: Hints) -> None:
+    def __init__(self, queue: QueueConfig, root: Path, scan_events: ScanEvents) -> None:
         self.fault = ""
         self._queue = queue
         self._root = root
-        self._hints = hints
+        self._scan_events = scan_events
         self._source: _Source | None = None
         self._identity: tuple[int, int] | None = None
         self._marks: frozenset[str] = frozenset()
@@ -117,7 +117,7 @@ class Watch:
     def _start(self, identity: tuple[int, int]) -> bool:
         before = _kernel_watches()
         try:
-            self._source = _START[self._queue.watch](self._queue, self._root, self._hints)
+            self._source = _START[self._queue.watch](self._queue, self._root, self._scan_events)
         except OSError as error:
             fault = _start_fault(self._queue, error)
             if fault != self.fault:
@@ -166,13 +166,13 @@ def _kernel_watches() -> frozenset[str]:
     return frozenset(found)
 
 
-class _Ears:
+class _Listener:
     """Turns what a back end tells into hints."""
 
-    def __init__(self, queue: QueueConfig, root: Path, hints: Hints) -> None:
+    def __init__(self, queue: QueueConfig, root: Path, scan_events: ScanEvents) -> None:
         self._queue = queue.name
         self._root = str(root)
-        self._hints = hints
+        self._scan_events = scan_events
         self._passed_over = 0
 
     def inside(self, path: str | bytes | None) -> str:
@@ -184,39 +184,39 @@ class _Ears:
         if name.startswith("."):
             self.pass_over()
         else:
-            self._hints.arrived(self._queue, name, renamed_in=renamed_in)
+            self._scan_events.arrived(self._queue, name, renamed_in=renamed_in)
 
     def changed(self, name: str) -> None:
         if name.startswith("."):
             self.pass_over()
         else:
-            self._hints.look()
+            self._scan_events.look()
 
     def pass_over(self) -> None:
         self._passed_over += 1
         if self._passed_over % _FLOOD == 0:
-            self._hints.look()
+            self._scan_events.look()
 
     def overflowed(self) -> None:
-        self._hints.look()
+        self._scan_events.look()
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, ears: _Ears) -> None:
-        self._ears = ears
+    def __init__(self, listener: _Listener) -> None:
+        self._listener = listener
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         # A change of the incoming directory itself comes with every other event and says nothing of its own.
-        source = self._ears.inside(event.src_path)
-        target = self._ears.inside(getattr(event, "dest_path", ""))
+        source = self._listener.inside(event.src_path)
+        target = self._listener.inside(getattr(event, "dest_path", ""))
         if event.event_type not in _TELLING or not (source or target):
-            self._ears.pass_over()
+            self._listener.pass_over()
         elif target:
-            self._ears.arrived(target, renamed_in=event.is_directory)
+            self._listener.arrived(target, renamed_in=event.is_directory)
         elif event.event_type == "created":
-            self._ears.arrived(source, renamed_in=False)
+            self._listener.arrived(source, renamed_in=False)
         else:
-            self._ears.changed(source)
+            self._listener.changed(source)
 
 
 def _schedule(observer: BaseObserver, handler: FileSystemEventHandler, path: str) -> None:
@@ -227,10 +227,10 @@ def _schedule(observer: BaseObserver, handler: FileSystemEventHandler, path: str
 
 
 class _Watchdog:
-    def __init__(self, observer: BaseObserver, queue: QueueConfig, root: Path, hints: Hints) -> None:
+    def __init__(self, observer: BaseObserver, queue: QueueConfig, root: Path, scan_events: ScanEvents) -> None:
         self._observer = observer
         try:
-            _schedule(observer, _Handler(_Ears(queue, root, hints)), str(root))
+            _schedule(observer, _Handler(_Listener(queue, root, scan_events)), str(root))
             observer.start()
         except BaseException:
             observer.stop()
@@ -246,20 +246,20 @@ class _Watchdog:
 
 
 class _Pyinotify:
-    def __init__(self, queue: QueueConfig, root: Path, hints: Hints) -> None:
+    def __init__(self, queue: QueueConfig, root: Path, scan_events: ScanEvents) -> None:
         import pyinotify
 
-        ears = _Ears(queue, root, hints)
+        listener = _Listener(queue, root, scan_events)
 
         class Process(pyinotify.ProcessEvent):  # type: ignore[misc]  # ships no types
             def process_default(self, event: Any) -> None:
                 if event.mask & pyinotify.IN_Q_OVERFLOW:
-                    ears.overflowed()
+                    listener.overflowed()
                 elif event.mask & (pyinotify.IN_MOVED_TO | pyinotify.IN_CREATE):
                     moved = bool(event.mask & pyinotify.IN_MOVED_TO)
-                    ears.arrived(event.name, renamed_in=event.dir and moved)
+                    listener.arrived(event.name, renamed_in=event.dir and moved)
                 else:
-                    ears.changed(getattr(event, "name", ""))
+                    listener.changed(getattr(event, "name", ""))
 
         try:
             manager = pyinotify.WatchManager()
@@ -288,15 +288,15 @@ class _Pyinotify:
         self._notifier.stop()
 
 
-def _inotify(queue: QueueConfig, root: Path, hints: Hints) -> _Source:
-    return _Watchdog(InotifyObserver(generate_full_events=True), queue, root, hints)
+def _inotify(queue: QueueConfig, root: Path, scan_events: ScanEvents) -> _Source:
+    return _Watchdog(InotifyObserver(generate_full_events=True), queue, root, scan_events)
 
 
-def _polling(queue: QueueConfig, root: Path, hints: Hints) -> _Source:
-    return _Watchdog(PollingObserver(timeout=_POLL), queue, root, hints)
+def _polling(queue: QueueConfig, root: Path, scan_events: ScanEvents) -> _Source:
+    return _Watchdog(PollingObserver(timeout=_POLL), queue, root, scan_events)
 
 
-_START: dict[str, Callable[[QueueConfig, Path, Hints], _Source]] = {
+_START: dict[str, Callable[[QueueConfig, Path, ScanEvents], _Source]] = {
     "inotify": _inotify,
     "polling": _polling,
     "pyinotify": _Pyinotify,

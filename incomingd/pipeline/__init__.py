@@ -17,7 +17,7 @@ Rules:
 * Each of the four kinds of failure has one place in each of the two. Problems end the upload. :class:`Retry` puts it
   back, with the reason in its log, and tries again with back-off. :class:`Halt` stops publishing until the operator has
   acted. Anything else is a bug and ends the process: the service manager starts it anew, from the journal.
-* Every loop beats the pulse with what it really does; where one hangs, the service manager's watchdog is not fed.
+* Every loop reports progress to the heartbeat; if one hangs, the service manager's watchdog is not fed.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from incomingd.pipeline.checking import Checking
 from incomingd.pipeline.common import Common
 from incomingd.pipeline.publishing import Publishing
 from incomingd.publish import identity
-from incomingd.report.health import Board
-from incomingd.report.pulse import Pulse
+from incomingd.report.health import HealthState
+from incomingd.report.heartbeat import Heartbeat
 from incomingd.sandbox import profiles
 from incomingd.states import Stage
 
@@ -56,8 +56,12 @@ def now() -> datetime:
 class Pipeline:
     """All rooms of one instance, put together, and the threads that run them."""
 
-    def __init__(self, config: Config, *, clock: Callable[[], datetime] = now, pulse: Pulse | None = None) -> None:
-        self._common = common = Common(config, clock, pulse or Pulse(), lambda: self._publishing.switched, self._bug)
+    def __init__(
+        self, config: Config, *, clock: Callable[[], datetime] = now, heartbeat: Heartbeat | None = None
+    ) -> None:
+        self._common = common = Common(
+            config, clock, heartbeat or Heartbeat(), lambda: self._publishing.switched, self._bug
+        )
         self._publishing = Publishing(common, self._sound, self._in_force, self._look)
         self._checking = Checking(common, self._publishing.wake, self._look)
         self._intake = Intake(
@@ -83,9 +87,9 @@ class Pipeline:
         return self._common.config
 
     @property
-    def board(self) -> Board:
+    def health_state(self) -> HealthState:
         """The service's health."""
-        return self._common.board
+        return self._common.health_state
 
     @property
     def failure(self) -> BaseException | None:
@@ -105,7 +109,7 @@ class Pipeline:
             ("publish", self._publishing.run),
             ("report", self._report_loop),
         ):
-            self._common.pulse.register(name)
+            self._common.heartbeat.register(name)
             thread = threading.Thread(target=self._guarded, args=(loop,), name=name)
             self._threads.append(thread)
             thread.start()
@@ -131,7 +135,7 @@ class Pipeline:
         self._checking.stop()
         common.close()
         self._intake.stop_watching()
-        common.board.stopped()
+        common.health_state.stopped()
         common.reporter.report(whole=True)
         self._publishing.close()
         common.journal.close()
@@ -143,7 +147,7 @@ class Pipeline:
         except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
             self._bug(f"the {threading.current_thread().name} loop", bug)
         finally:
-            self._common.pulse.unregister(threading.current_thread().name)
+            self._common.heartbeat.unregister(threading.current_thread().name)
 
     def _bug(self, where: str, bug: BaseException) -> None:
         log.critical("a bug ended %s", where, exc_info=bug)
@@ -173,7 +177,7 @@ class Pipeline:
         if any(getattr(config.service, key) != getattr(self.config.service, key) for key in fixed):
             log.warning("[service] state and status are taken up at the next restart only")
             config = replace(config, service=self.config.service)
-        self._common.board.refuse_config(())
+        self._common.health_state.refuse_config(())
         self._publishing.reload(config)
         self._wake()
 
@@ -184,8 +188,8 @@ class Pipeline:
 
     def refuse(self, errors: tuple[str, ...]) -> None:
         """Tell that a new configuration was refused."""
-        self._common.board.refuse_config(errors)
-        self._common.board.reloaded()
+        self._common.health_state.refuse_config(errors)
+        self._common.health_state.reloaded()
         self._common.reporter.wake(now=True)
 
     def _in_force(self, config: Config) -> None:
@@ -206,21 +210,21 @@ class Pipeline:
     def _intake_loop(self) -> None:
         common = self._common
         while not common.stopping.is_set():
-            common.pulse.beat("intake")
+            common.heartbeat.beat("intake")
             again = self._intake.look()
             self._looks += 1
-            common.board.set_faults((*self._intake.faults(), *self._checking.faults(), *self._lacking))
+            common.health_state.set_faults((*self._intake.faults(), *self._checking.faults(), *self._lacking))
             due = self._checking.tend()
             common.reporter.wake()
-            self._intake.wait(max(min(again, due, self.config.service.scan_interval, common.pulse.idle), 0.0))
+            self._intake.wait(max(min(again, due, self.config.service.scan_interval, common.heartbeat.idle), 0.0))
 
     def _report_loop(self) -> None:
         common = self._common
         while not common.stopping.is_set():
-            common.pulse.beat("report")
-            common.reporter.wait(common.pulse.idle)
+            common.heartbeat.beat("report")
+            common.reporter.wait(common.heartbeat.idle)
             if common.reporter.report():
-                common.pulse.status(common.line())
+                common.heartbeat.status(common.line())
                 common.reporter.tidy(common.config.limits.status_for, common.clock())
 
     # -- once ---------------------------------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ class Pipeline:
         self.start()
         try:
             while not self._common.stopping.wait(0.02):
-                trouble = self._common.board.trouble
+                trouble = self._common.health_state.trouble
                 if trouble is not None:
                     raise trouble
                 if self._publishing.prepared and self._looks and not self._intake.settling() and not self._in_flight():

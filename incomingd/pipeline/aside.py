@@ -78,7 +78,7 @@ class Asides:
     def settled(self, upload_id: int) -> None:
         """It no longer stands aside."""
         self._backoff.forget(upload_id)
-        self._common.board.put_back(upload_id, "")
+        self._common.health_state.put_back(upload_id, "")
 
     def stand(self, attempt: Attempt, failure: Retry | Obstructed) -> None:
         """It has failed: it stands aside from now on, or is rejected."""
@@ -116,7 +116,7 @@ class Asides:
         message = f"stands aside, tried again in {delay:.0f} s: {failure}"
         log.warning("%s: %s", upload, message)
         if cause is not Cause.UPLOAD:  # else a sender could have the service called degraded
-            common.board.put_back(upload.id, f"{upload} {message}")
+            common.health_state.put_back(upload.id, f"{upload} {message}")
         noted = message if upload.tries < _NOTED or upload.tries % _THEN_EACH == 0 else None
         if upload.stage is Stage.CHECKING:
             holds = attempt.sources if cause is Cause.MACHINE else ()

@@ -154,7 +154,7 @@ class Checking:
             if not common.stopping.is_set():  # else its check was ended by the stop, and recovery takes it up
                 self._aside.stand(attempt, failure)
         except Halt as failure:
-            common.board.halt(failure)
+            common.health_state.halt(failure)
             self._aside.stand(attempt, Retry(str(failure)))
         except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
             if not (isinstance(bug, StaleMoveError) and common.are_cancelled([upload])):

@@ -9,7 +9,7 @@ from datetime import datetime
 from incomingd.config import Config
 from incomingd.errors import Retry
 from incomingd.intake.accounts import Failures
-from incomingd.intake.remains import discard_remains
+from incomingd.intake.cleanup import remove_published
 from incomingd.intake.room import Room
 from incomingd.journal import Journal
 from incomingd.journal.control import Control
@@ -18,8 +18,8 @@ from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.pipeline.keeping import Keeping
 from incomingd.places import Places
-from incomingd.report.health import Board
-from incomingd.report.pulse import Pulse
+from incomingd.report.health import HealthState
+from incomingd.report.heartbeat import Heartbeat
 from incomingd.report.reporter import Reporter
 from incomingd.states import Stage
 
@@ -36,13 +36,13 @@ class Common:
         self,
         config: Config,
         clock: Callable[[], datetime],
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         is_switched: Callable[[], bool],
         on_bug: Callable[[str, BaseException], None],
     ) -> None:
         """``is_switched`` says whether clients see all that is committed; ``on_bug`` is told what cannot go on."""
         self.clock = clock
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self.on_bug = on_bug
         self.config = config
         self.places = Places(config)
@@ -50,11 +50,11 @@ class Common:
         self.uploads = Uploads(self.journal)
         self.delays = Delays(self.journal)
         self.control = Control(self.journal)
-        self.board = Board(started_at=clock())
+        self.health_state = HealthState(started_at=clock())
         # Held from a commit to its switch, and while anybody tells what the journal says: nobody may see SUCCEEDED
         # before an apt client sees the package.
         self.visible = threading.Lock()
-        self.reporter = Reporter(self.places, self.uploads, self.board, self.visible, is_switched)
+        self.reporter = Reporter(self.places, self.uploads, self.health_state, self.visible, is_switched)
         self.stopping = threading.Event()
         self.rejections = 0
         self.failures = Failures()
@@ -99,7 +99,7 @@ class Common:
         """
         some = [self._published.popleft() for _ in range(min(len(self._published), _DISCARD_AT_ONCE))]
         for upload in some:
-            discard_remains(self.places, upload, self.config.queue(upload.queue))
+            remove_published(self.places, upload, self.config.queue(upload.queue))
         return bool(some)
 
     def are_cancelled(self, uploads: Iterable[Upload]) -> bool:
@@ -111,6 +111,6 @@ class Common:
         try:
             on_the_way, delayed = self.uploads.waiting()
         except Retry:  # the reporter has told why
-            return self.board.health().line()
+            return self.health_state.health().line()
         waiting = f"{on_the_way} in the queue" + (f", {delayed} delayed" if delayed else "")
-        return f"{self.board.health().line()}; {waiting}"
+        return f"{self.health_state.health().line()}; {waiting}"

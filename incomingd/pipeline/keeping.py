@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from incomingd import fsio
 from incomingd.config import Config
 from incomingd.errors import Halt, Retry
-from incomingd.intake.remains import reject_remains
+from incomingd.intake.cleanup import keep_rejected
 from incomingd.intake.room import Room
 from incomingd.journal import Journal
 from incomingd.journal.rejects import Rejects
@@ -93,7 +93,7 @@ class Keeping:
     def _keep(self, upload: Upload) -> None:
         places = self._places()
         try:
-            reject_remains(places, upload, places.config.queue(upload.queue), self._room)
+            keep_rejected(places, upload, places.config.queue(upload.queue), self._room)
         except OSError as error:
             log.warning("%s: cannot be cleared away yet: %s", upload, error)
         self._guarded(lambda: self._measure(upload.id))

@@ -71,7 +71,7 @@ class Publishing:
     def _make(self) -> tuple[Signer, Publisher]:
         common = self._common
         signer = Signer(common.places.signing_home, common.config.archive.signing_keys)
-        beat = lambda: common.pulse.beat("publish")  # noqa: E731  # a name for it says enough
+        beat = lambda: common.heartbeat.beat("publish")  # noqa: E731  # a name for it says enough
         return signer, Publisher(common.config, common.journal, signer, common.clock, common.visible, beat)
 
     @property
@@ -106,7 +106,7 @@ class Publishing:
         """Publish until the pipeline stops."""
         pause = 0.0
         while not self._common.stopping.is_set():
-            self._common.pulse.beat("publish")
+            self._common.heartbeat.beat("publish")
             self._work.wait(pause)
             self._work.clear()
             pause = self._some()
@@ -122,15 +122,15 @@ class Publishing:
             self._interrupted = True
             delay = self._backoff.failed(0, time.monotonic())
             log.warning("publishing failed, retrying in %.0f s: %s", delay, failure)
-            common.board.degrade(failure)
-            common.pulse.ready()
+            common.health_state.degrade(failure)
+            common.heartbeat.ready()
             return self._rest(delay)
         except Halt as failure:
             log.error("publishing is halted: %s", failure)
-            common.board.halt(failure)
+            common.health_state.halt(failure)
             self.prepared = False
             self._interrupted = True
-            common.pulse.ready()
+            common.heartbeat.ready()
             return self._rest(_HALT_RETRY)
 
     def _next(self) -> float:
@@ -144,23 +144,25 @@ class Publishing:
             self._publisher.put_back()
             self._interrupted = False
         if self._on_hold():
-            return 0.0 if self._common.discard_some() else self._common.pulse.idle
+            return 0.0 if self._common.discard_some() else self._common.heartbeat.idle
         if self._common.uploads.head(1):
             if seconds := self._wait():
                 return 0.0 if self._tidy() else seconds
             self._publish_head()
             return 0.0
         if self._common.uploads.more_come():
-            return self._common.pulse.idle  # whoever checks them wakes this loop
-        return 0.0 if self._tidy() or self._publisher.improve() else self._common.pulse.idle
+            return self._common.heartbeat.idle  # whoever checks them wakes this loop
+        return 0.0 if self._tidy() or self._publisher.improve() else self._common.heartbeat.idle
 
     def _wait(self) -> float:
         """Seconds until what has come may be published, if superseded indexes use up their space."""
         seconds = self._publisher.wait()
         if seconds:
-            self._common.board.doing(f"publishing again in {math.ceil(seconds)} s: [publish] index_space is used up")
+            self._common.health_state.doing(
+                f"publishing again in {math.ceil(seconds)} s: [publish] index_space is used up"
+            )
             self._common.reporter.wake()
-        return min(seconds, self._common.pulse.idle)
+        return min(seconds, self._common.heartbeat.idle)
 
     def _publish_head(self) -> None:
         if self._untidied >= _UNTIDIED:
@@ -192,7 +194,7 @@ class Publishing:
         common = self._common
         with contextlib.suppress(OSError):  # the next one that needs the disk tells of it
             disk = self._disk.look(common.config, common.journal.path, self._publisher.space())
-            common.board.use(disk, self._publisher.overfull())
+            common.health_state.use(disk, self._publisher.overfull())
 
     def _note_keys(self) -> None:
         """Tell in time what will be wrong with the archive's keys."""
@@ -203,7 +205,7 @@ class Publishing:
                 if warning not in self._warned:
                     log.warning("%s", warning)
             self._warned = warnings
-            self._common.board.warn_of_keys(warnings)
+            self._common.health_state.warn_of_keys(warnings)
             self._common.reporter.wake()
 
     def _settle(self) -> None:
@@ -226,8 +228,8 @@ class Publishing:
         until = time.monotonic() + seconds
         ends = (common.stopping, self._asked)
         while time.monotonic() < until and self._new_config is common.config and not any(e.is_set() for e in ends):
-            common.pulse.beat("publish")
-            common.stopping.wait(min(0.2, common.pulse.idle))
+            common.heartbeat.beat("publish")
+            common.stopping.wait(min(0.2, common.heartbeat.idle))
         return 0.0
 
     def _take_up(self, config: Config) -> None:
@@ -238,7 +240,7 @@ class Publishing:
             self.prepared = False
         old.close()
         self._on_config(config)
-        self._common.board.reloaded()
+        self._common.health_state.reloaded()
         self._common.reporter.wake(now=True)
         log.info("the new configuration is in force")
 
@@ -246,24 +248,24 @@ class Publishing:
         common = self._common
         self._publisher.prepare()
         self.prepared = True
-        common.board.clear_halt()
-        common.board.clear_degraded()
-        common.board.doing("waiting for uploads")
+        common.health_state.clear_halt()
+        common.health_state.clear_degraded()
+        common.health_state.doing("waiting for uploads")
         self._note_disk()
         self._keys_due = float("-inf")
         common.reporter.wake(now=True)
-        common.pulse.ready()
+        common.heartbeat.ready()
 
     def _on_hold(self) -> bool:
         held = self._common.control.held()
-        if self._common.board.hold(str(held) if held else ""):
+        if self._common.health_state.hold(str(held) if held else ""):
             log.info("%s", held or "publishing is no longer on hold")
             self._common.reporter.wake(now=True)
         return held is not None
 
     def _publish(self, batch: list[Upload]) -> None:
         common = self._common
-        common.board.doing(f"publishing {len(batch)} upload{'' if len(batch) == 1 else 's'}")
+        common.health_state.doing(f"publishing {len(batch)} upload{'' if len(batch) == 1 else 's'}")
         try:
             ended = self._publisher.publish(batch)
         except StaleMoveError:
@@ -276,9 +278,9 @@ class Publishing:
             self._put_off(batch)
             raise
         finally:
-            common.board.doing("waiting for uploads")
+            common.health_state.doing("waiting for uploads")
         self._backoff.forget(0)
-        common.board.clear_degraded()
+        common.health_state.clear_degraded()
         common.ended(ended)
 
     def _put_off(self, batch: list[Upload]) -> None:

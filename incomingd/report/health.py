@@ -56,7 +56,7 @@ class Health:
 _SHOWN = 3
 
 
-class Board:
+class HealthState:
     """Where every loop writes what it knows of the service's health. May be used by several threads."""
 
     def __init__(self, started_at: datetime) -> None:

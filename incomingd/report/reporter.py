@@ -23,7 +23,7 @@ from incomingd.journal.uploads import Uploads
 from incomingd.model import Upload
 from incomingd.places import Places
 from incomingd.report import restored
-from incomingd.report.health import Board
+from incomingd.report.health import HealthState
 from incomingd.report.status import StatusFiles
 from incomingd.states import Stage
 
@@ -47,13 +47,18 @@ class Reporter:
     """Writes the status folder. Any thread tells the news; one thread calls :meth:`wait` and :meth:`report`."""
 
     def __init__(
-        self, places: Places, uploads: Uploads, board: Board, visible: threading.Lock, is_switched: Callable[[], bool]
+        self,
+        places: Places,
+        uploads: Uploads,
+        health_state: HealthState,
+        visible: threading.Lock,
+        is_switched: Callable[[], bool],
     ) -> None:
         """``is_switched`` says whether clients see all that the journal has as published."""
         self._places = places
         self._uploads = uploads
-        self._files = StatusFiles(places, uploads, board.health)
-        self._board = board
+        self._files = StatusFiles(places, uploads, health_state.health)
+        self._health_state = health_state
         self._visible = visible
         self._is_switched = is_switched
         self._news = threading.Event()
@@ -149,7 +154,7 @@ class Reporter:
             self._fail(failure)
         else:
             if self._failed:
-                self._board.clear_degraded()
+                self._health_state.clear_degraded()
             self._failed = False
         return is_round or self._failed
 
@@ -196,5 +201,5 @@ class Reporter:
 
     def _fail(self, failure: Retry) -> None:
         log.warning("%s", failure)
-        self._board.degrade(failure)
+        self._health_state.degrade(failure)
         self._failed = True

@@ -15,13 +15,13 @@ from incomingd.config import Config, QueueConfig
 from incomingd.config import reader as configuration
 from incomingd.intake.accounts import TimeBudget
 from incomingd.intake.claimed import Claimed, Sealing
-from incomingd.intake.door import Desk, Door
-from incomingd.intake.hints import Hints
+from incomingd.intake.cleanup import keep_rejected
+from incomingd.intake.incoming_folder import FolderContext, IncomingFolder
 from incomingd.intake.listing import Listings, read_listing
 from incomingd.intake.ownership import Ownership
-from incomingd.intake.remains import reject_remains
-from incomingd.intake.ripeness import Moment
+from incomingd.intake.readiness import ScanTime
 from incomingd.intake.room import Room
+from incomingd.intake.scan_events import ScanEvents
 from incomingd.intake.seal import is_bare, seal_bare, seal_listed, seal_texts
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
@@ -81,11 +81,11 @@ class Inbox:
         return self.config.queues[0]
 
     def restart(self, budget: TimeBudget | None = None) -> None:
-        self.hints = Hints()
+        self.scan_events = ScanEvents()
         self.listings = Listings()
-        desk = Desk(
+        context = FolderContext(
             uploads=self.uploads,
-            hints=self.hints,
+            scan_events=self.scan_events,
             clock=lambda: datetime.now(UTC),
             on_change=self.told.append,
             on_taking=self.on_taking,
@@ -94,31 +94,31 @@ class Inbox:
             budget=budget or TimeBudget(),
             on_ended=self.ended,
         )
-        self.doors = [Door(folder, self.places, desk) for folder in self.queue.folders()]
-        self.door = self.doors[0]
+        self.incoming_folders = [IncomingFolder(folder, self.places, context) for folder in self.queue.folders()]
+        self.incoming_folder = self.incoming_folders[0]
 
     def ended(self, upload: Upload) -> None:
         self.told.append(upload)
-        reject_remains(self.places, upload, self.queue, self.room)
+        keep_rejected(self.places, upload, self.queue, self.room)
 
     def look(self, *, after: float = 0.0) -> list[str]:
         """Let time pass, look, and name those that were taken."""
-        return self._look(self.doors[:1], after)
+        return self._look(self.incoming_folders[:1], after)
 
     def look_everywhere(self, *, after: float = 0.0) -> list[str]:
         """As :meth:`look`, and in the folders for delayed uploads too."""
-        return self._look(self.doors, after)
+        return self._look(self.incoming_folders, after)
 
-    def _look(self, doors: Sequence[Door], after: float) -> list[str]:
+    def _look(self, incoming_folders: Sequence[IncomingFolder], after: float) -> list[str]:
         self.ahead += after
         before = len(self.claimed)
-        moment = Moment(wall=time.time() + self.wall_ahead, monotonic=time.monotonic() + self.ahead)
-        for door in doors:
-            door.look(moment)
+        scan_time = ScanTime(wall=time.time() + self.wall_ahead, monotonic=time.monotonic() + self.ahead)
+        for incoming_folder in incoming_folders:
+            incoming_folder.look(scan_time)
         return [upload.name for upload in self.claimed[before:]]
 
     def faults(self) -> list[str]:
-        return [fault for door in self.doors for fault in door.faults]
+        return [fault for incoming_folder in self.incoming_folders for fault in incoming_folder.faults]
 
     def fill(self, name: str, **files: bytes) -> Path:
         """A whole upload in a directory of that name."""
@@ -132,7 +132,7 @@ class Inbox:
     def rename_in(self, name: str, **files: bytes) -> None:
         hidden = self.fill(f".{name}", **files)
         hidden.rename(self.path / name)
-        self.hints.arrived("default", name, renamed_in=True)
+        self.scan_events.arrived("default", name, renamed_in=True)
 
     def newest(self, name: str) -> Upload:
         upload = self.uploads.newest(name)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from incomingd.intake import door, listing, sweep
+from incomingd.intake import incoming_folder, listing, sweep
 from incomingd.intake.accounts import Failures, TimeBudget, in_turn
 from incomingd.states import Stage
 from tests.intake.conftest import Inbox, changes_text, needs_root
@@ -213,7 +213,7 @@ def crowded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> Inbox:
     """Mallory has 500 directories and 500 files there; 50 entries are read in a look, 20 uploads followed."""
     monkeypatch.setattr(sweep, "STEP", 50)
     monkeypatch.setattr(sweep, "followed", lambda _: 20)
-    monkeypatch.setattr(door, "followed", lambda _: 20)
+    monkeypatch.setattr(incoming_folder, "followed", lambda _: 20)
     for number in range(500):
         (inbox.path / f"m{number:03}").mkdir()
         (inbox.path / f"m{number:03}.deb").touch()
@@ -232,7 +232,7 @@ def test_what_is_announced_is_found_at_once_however_much_lies_there(crowded: Inb
     assert crowded.look() == ["a0", "a1"]
     (crowded.path / "hello.deb").write_bytes(b"deb")
     (crowded.path / "hello.changes").write_text(changes_text(hello_deb=3))
-    crowded.hints.arrived("default", "hello.changes")
+    crowded.scan_events.arrived("default", "hello.changes")
     crowded.look()
     assert crowded.stage("hello") == "receiving"
     assert "hello" in look_at_all(crowded) + [name for _ in range(3) for name in crowded.look(after=1)]

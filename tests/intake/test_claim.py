@@ -98,11 +98,11 @@ def test_one_that_cannot_be_renamed_after_all_holds_up_nobody(
     assert (one.stage, one.sequence, one.claimed_at) == ("receiving", None, None)
     assert os.strerror(number) in one.log[-1].message
     assert inbox.told[-1].name == "job-1"
-    assert "job-1" in inbox.door.faults[0]
+    assert "job-1" in inbox.incoming_folder.faults[0]
     assert inbox.look(after=6) == ["job-1"]
     assert inbox.newest("job-1").sequence == 3
     inbox.look()
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
 
 
 def test_a_flat_upload_that_cannot_be_moved_whole_stays_whole(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_claims_on_another_file_system_are_told_of_and_nothing_is_lost(make_inbo
     try:
         inbox.rename_in("job-1", hello_deb=b"deb")
         assert inbox.look() == []
-        (fault,) = inbox.door.faults
+        (fault,) = inbox.incoming_folder.faults
         for word in (str(inbox.path), str(inbox.queue.claims), "[incoming.default] claims", "file systems"):
             assert word in fault
         assert inbox.stage("job-1") == "receiving"
@@ -141,7 +141,7 @@ def test_claims_on_another_file_system_are_told_of_and_nothing_is_lost(make_inbo
         inbox.configure()
         inbox.wall_ahead = 10
         assert inbox.look() == ["job-1"]
-        assert inbox.door.faults == ()
+        assert inbox.incoming_folder.faults == ()
     finally:
         fsio.remove_tree(SHM / f"incomingd-{os.getpid()}")
 
@@ -151,7 +151,7 @@ def test_an_incoming_directory_that_is_not_there_is_told_of(inbox: Inbox) -> Non
     inbox.look()
     inbox.path.rename(inbox.folder / "away")
     inbox.look()
-    assert str(inbox.path) in inbox.door.faults[0]
+    assert str(inbox.path) in inbox.incoming_folder.faults[0]
     assert inbox.stage("job-1") == "receiving"
     inbox.path.mkdir()  # an empty mount point
     inbox.look(after=6)
@@ -159,7 +159,7 @@ def test_an_incoming_directory_that_is_not_there_is_told_of(inbox: Inbox) -> Non
     inbox.path.rmdir()
     (inbox.folder / "away").rename(inbox.path)
     assert inbox.look(after=6) == ["job-1"]
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
 
 
 def test_what_does_not_come_back_is_withdrawn_in_the_end(inbox: Inbox) -> None:
@@ -205,7 +205,7 @@ class TestTwoAccounts:
             for after in afters:
                 taken += inbox.look(after=after)
             upload = inbox.uploads.newest("job-1")
-            return taken, inbox.door.faults, upload.log[-1].message if upload else ""
+            return taken, inbox.incoming_folder.faults, upload.log[-1].message if upload else ""
 
         return as_nobody(act)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from incomingd.intake.ripeness import Moment
+from incomingd.intake.readiness import ScanTime
 from tests.intake.conftest import Inbox, changes_text, needs_root
 
 
@@ -82,9 +82,9 @@ def test_what_was_heard_of_incoming_is_not_lost_on_them(inbox: Inbox) -> None:
     (incomplete / "hello.changes").write_text(changes_text(hello_deb=9))
     inbox.look()
     incomplete.rename(inbox.path / "job-1")
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
-    for door in inbox.doors[1:]:
-        door.look(Moment(wall=time.time(), monotonic=time.monotonic()))
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
+    for incoming_folder in inbox.incoming_folders[1:]:
+        incoming_folder.look(ScanTime(wall=time.time(), monotonic=time.monotonic()))
     assert inbox.look() == ["job-1"]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from incomingd.intake import ripeness
-from incomingd.intake.ripeness import Moment
+from incomingd.intake import readiness
+from incomingd.intake.readiness import ScanTime
 from incomingd.model import plain
 from tests.intake.conftest import Inbox, changes_text
 
@@ -24,7 +24,7 @@ def test_what_is_renamed_in_is_taken_complete_or_not(inbox: Inbox) -> None:
     folder = inbox.fill(".job-1", hello_deb=b"deb")
     (folder / "hello.deb").unlink()
     folder.rename(inbox.path / "job-1")
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
     assert inbox.look() == ["job-1"]
 
 
@@ -56,10 +56,10 @@ def test_written_in_place_it_is_known_at_once_and_taken_when_complete_and_settle
     with (folder / "hello.deb").open("ab") as file:
         file.write(b"bs")
     assert inbox.look(after=15) == []
-    assert inbox.door.settling
+    assert inbox.incoming_folder.settling
     assert inbox.look(after=1.5) == []
     assert inbox.look(after=1) == ["job-1"]
-    assert not inbox.door.settling
+    assert not inbox.incoming_folder.settling
 
 
 def test_a_change_while_it_settles_starts_the_time_anew(inbox: Inbox) -> None:
@@ -99,7 +99,7 @@ def test_a_writer_that_pauses_is_waited_for(inbox: Inbox) -> None:
     with (folder / "hello.deb").open("r+b"):
         assert inbox.look(after=100) == []
         assert inbox.look(after=100) == []
-        assert not inbox.door.settling
+        assert not inbox.incoming_folder.settling
     assert inbox.look(after=1) == ["job-1"]
 
 
@@ -195,11 +195,11 @@ def test_who_went_with_the_whole_directory_may_come_back_with_it(inbox: Inbox) -
     first = inbox.newest("job-1").id
     inbox.path.rename(inbox.folder / "unmounted")
     inbox.look(after=10)
-    assert "cannot be read" in inbox.door.faults[0]
+    assert "cannot be read" in inbox.incoming_folder.faults[0]
     inbox.path.mkdir()
     inbox.rename_in("job-2", hello_deb=b"deb")
     assert inbox.look(after=10) == ["job-2"]
-    (fault,) = inbox.door.faults
+    (fault,) = inbox.incoming_folder.faults
     assert "1 uploads waited in another directory" in fault
     assert "job-1" in fault
     assert inbox.stage("job-1") == "receiving"
@@ -209,7 +209,7 @@ def test_who_went_with_the_whole_directory_may_come_back_with_it(inbox: Inbox) -
     inbox.look(after=10)
     assert inbox.look(after=3) == ["job-1"]
     assert inbox.newest("job-1").id == first
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
 
 
 def test_who_went_with_the_whole_directory_and_stays_away_is_given_up(inbox: Inbox) -> None:
@@ -222,13 +222,13 @@ def test_who_went_with_the_whole_directory_and_stays_away_is_given_up(inbox: Inb
     assert inbox.stage("job-1") == "receiving"
     inbox.look(after=101)
     assert inbox.stage("job-1") == "cancelled"
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
 
 
 @pytest.mark.parametrize(("stalled", "pause"), [(1, 1.8), (170, 1.8), (600, 6), (86400, 10)])
 def test_what_completes_an_upload_is_noticed_before_it_has_settled(inbox: Inbox, stalled: float, pause: float) -> None:
     """So that nobody waits longer than ``settle`` for nothing; who let us wait for minutes, 1 % of that."""
-    assert ripeness.pause(stalled, inbox.queue.settle) == pytest.approx(pause)
+    assert readiness.pause(stalled, inbox.queue.settle) == pytest.approx(pause)
 
 
 def test_the_same_name_may_come_again(inbox: Inbox) -> None:
@@ -263,9 +263,9 @@ def test_what_is_nobodys_upload_is_left_alone_and_told_of_in_time(inbox: Inbox) 
     (inbox.path / "link").symlink_to("/etc")
     os.mkfifo(inbox.path / "pipe")
     inbox.look()
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
     inbox.look(after=3601)
-    (fault,) = inbox.door.faults
+    (fault,) = inbox.incoming_folder.faults
     assert "link, notes.txt, pipe" in fault
     assert inbox.uploads.open() == []
 
@@ -317,8 +317,8 @@ def test_a_clock_that_jumps_takes_nobody_early(inbox: Inbox) -> None:
         (folder / "hello.deb").chmod(mode)
         inbox.ahead += 2.1
         now = time.monotonic() + inbox.ahead
-        inbox.door.look(Moment(wall=time.time() + jump, monotonic=now, steady=False))
-        inbox.door.look(Moment(wall=time.time() + jump, monotonic=now + 1.9))
+        inbox.incoming_folder.look(ScanTime(wall=time.time() + jump, monotonic=now, steady=False))
+        inbox.incoming_folder.look(ScanTime(wall=time.time() + jump, monotonic=now + 1.9))
         assert inbox.claimed == []
     assert inbox.look(after=2.1) == ["job-1"]
 
@@ -334,7 +334,7 @@ def test_an_upload_that_was_moved_into_a_directory_of_its_name_is_told_so(inbox:
     assert (
         f"it holds the directory {inside}: mv and scp -r put a directory into" in inbox.newest("job-1").log[-1].message
     )
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
     assert inbox.look(after=20) == ["job-1"]
     sealed = inbox.seal("job-1")
     assert any(f"it holds the directory {inside}: " in problem.message for problem in sealed.problems)

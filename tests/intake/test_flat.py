@@ -41,7 +41,7 @@ def test_the_chmod_that_dput_sends_afterwards_still_finds_the_files(inbox: Inbox
 
 def test_a_rename_is_no_sign_that_a_flat_upload_is_whole(inbox: Inbox) -> None:
     drop(inbox, "hello", hello_deb=b"deb")
-    inbox.hints.arrived("default", "hello.changes", renamed_in=False)
+    inbox.scan_events.arrived("default", "hello.changes", renamed_in=False)
     assert inbox.look() == []
 
 
@@ -115,6 +115,6 @@ def test_files_of_no_upload_are_told_of_but_not_while_their_changes_may_come(inb
     (inbox.path / "stray.deb").write_bytes(b"")
     inbox.look()
     inbox.look(after=600)
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
     inbox.look(after=3600)
-    assert ["stray.deb" in fault and "hello" not in fault for fault in inbox.door.faults] == [True]
+    assert ["stray.deb" in fault and "hello" not in fault for fault in inbox.incoming_folder.faults] == [True]

@@ -41,7 +41,7 @@ def test_a_lone_package_gets_a_status(inbox: Inbox, caplog: pytest.LogCaptureFix
         f"--suite SUITE --key KEY --to {inbox.path}"
     )
     assert last(upload) == f"waits: {words}"
-    assert words in " ".join(inbox.door.faults)
+    assert words in " ".join(inbox.incoming_folder.faults)
     assert f"hello_1.0_amd64.deb#{upload.id}: waits: {words}" in caplog.text
 
 
@@ -56,7 +56,7 @@ def test_its_changes_takes_it_along(inbox: Inbox) -> None:
     ended = inbox.uploads.get(lone.id)
     assert ended.stage == "cancelled"
     assert "is a file of another upload by now" in ended.problems[0].message
-    assert inbox.door.faults == ()
+    assert inbox.incoming_folder.faults == ()
 
 
 def test_it_is_put_aside_like_any_upload_that_never_gets_whole(inbox: Inbox) -> None:
@@ -108,7 +108,7 @@ def test_a_directory_without_a_changes(inbox: Inbox, files: dict[str, bytes], wo
     quiet(inbox)
     assert last(inbox.newest("job-1")).startswith("waits: there is no .changes yet; ")
     assert words in last(inbox.newest("job-1"))
-    assert words in " ".join(inbox.door.faults)
+    assert words in " ".join(inbox.incoming_folder.faults)
 
 
 def test_a_changes_whose_files_are_in_a_directory_beside_it(inbox: Inbox) -> None:
@@ -119,7 +119,7 @@ def test_a_changes_whose_files_are_in_a_directory_beside_it(inbox: Inbox) -> Non
     quiet(inbox)
     words = "hello.deb lies in the directory job-1 beside it: mv hello.changes job-1/"
     assert words in last(inbox.newest("hello"))
-    assert words in " ".join(inbox.door.faults)
+    assert words in " ".join(inbox.incoming_folder.faults)
 
 
 def test_a_directory_whose_files_lie_beside_it(inbox: Inbox) -> None:

@@ -92,7 +92,7 @@ def test_of_a_package_without_a_changes_no_more_than_a_queue_allows(make_inbox: 
         for file in ("a.deb", "b.deb"):
             (folder / file).write_bytes(b"x" * min(size, 400))
             os.truncate(folder / file, min(size, 1 << 40) if file == "a.deb" else 400)
-        inbox.hints.arrived("default", name, renamed_in=True)
+        inbox.scan_events.arrived("default", name, renamed_in=True)
     inbox.look()
     assert codes(seal_it(inbox, "small")) == []
     assert codes(seal_it(inbox, "large")) == [("upload-too-large", None)]
@@ -112,7 +112,7 @@ def test_what_a_writer_still_holds_open_does_not_reach_the_seal(inbox: Inbox) ->
     folder = inbox.fill(".job-1", hello_deb=b"good")
     with (folder / "hello.deb").open("r+b") as writer:
         folder.rename(inbox.path / "job-1")
-        inbox.hints.arrived("default", "job-1", renamed_in=True)
+        inbox.scan_events.arrived("default", "job-1", renamed_in=True)
         inbox.look()
         seal_it(inbox)
         writer.write(b"evil")
@@ -125,7 +125,7 @@ def test_what_is_mapped_does_not_reach_the_seal(inbox: Inbox) -> None:
     with (folder / "hello.deb").open("r+b") as writer:
         mapped = mmap.mmap(writer.fileno(), 4)
     folder.rename(inbox.path / "job-1")
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
     inbox.look()
     seal_it(inbox)
     mapped[:] = b"evil"
@@ -137,7 +137,7 @@ def test_another_name_of_a_file_does_not_reach_the_seal(inbox: Inbox, tmp_path: 
     folder = inbox.fill(".job-1", hello_deb=b"good")
     os.link(folder / "hello.deb", tmp_path / "kept")
     folder.rename(inbox.path / "job-1")
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
     inbox.look()
     seal_it(inbox)
     (tmp_path / "kept").write_bytes(b"evil")
@@ -215,7 +215,7 @@ def test_a_package_with_a_bad_name_is_refused_where_it_would_be_the_upload(
     folder.mkdir()
     for name in (beside, "a\nb.deb", "a b.txt"):
         (folder / name).write_text("x")
-    inbox.hints.arrived("default", "job-1", renamed_in=True)
+    inbox.scan_events.arrived("default", "job-1", renamed_in=True)
     inbox.look()
     for _ in range(2):
         result = seal_it(inbox)

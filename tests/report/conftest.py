@@ -20,7 +20,7 @@ from incomingd.model import (
     UploadKind,
 )
 from incomingd.places import Places
-from incomingd.report.health import Board
+from incomingd.report.health import HealthState
 from incomingd.report.reporter import Reporter
 from incomingd.states import Stage
 
@@ -37,7 +37,7 @@ class Desk:
         self.status = folder / "status"
         self.journal = Journal(folder / "journal.db")
         self.uploads = Uploads(self.journal)
-        self.board = Board(started_at=T0)
+        self.health_state = HealthState(started_at=T0)
         self.places = Places(
             reader.parse(
                 {"suites": {"stable": {}}, "incoming": {"default": {"path": "incoming"}}}, folder / "incomingd.toml"
@@ -50,7 +50,7 @@ class Desk:
 
     def restart(self) -> None:
         """A new process on the same journal."""
-        self.reporter = Reporter(self.places, self.uploads, self.board, threading.Lock(), lambda: self.switched)
+        self.reporter = Reporter(self.places, self.uploads, self.health_state, threading.Lock(), lambda: self.switched)
         self.reporter.prepare(datetime.now(UTC))
 
     def now(self) -> datetime:

@@ -189,11 +189,11 @@ def test_one_file_that_cannot_be_written_holds_up_no_other_and_comes_later(desk:
     other = desk.see("job-2")
     desk.reporter.report()
     assert desk.file("job-2")["id"] == other.id
-    assert "status files cannot be written" in str(desk.board.trouble)
+    assert "status files cannot be written" in str(desk.health_state.trouble)
     (desk.status / "job-1.json").rmdir()
     desk.reporter.report()
     assert desk.file("job-1")["stage"] == "receiving"
-    assert desk.board.trouble is None
+    assert desk.health_state.trouble is None
 
 
 def test_a_reader_never_sees_a_part_of_a_file(desk: Desk) -> None:

@@ -97,13 +97,13 @@ def test_only_the_same_source_waits_for_one_that_the_machine_fails(
         idle.succeeded(other)
         until(lambda: (idle.status(second) or {}).get("stage") == "queued", "its waiting")
         assert (idle.status(first) or {})["stage"] in ("claimed", "checking")
-        assert "no space left" in str(pipeline.board.health().reasons)
+        assert "no space left" in str(pipeline.health_state.health().reasons)
         faults.failures.clear()
         assert (
             idle.succeeded(first)["published"]["suites"]["stable"]["generation"]
             <= (idle.succeeded(second)["published"]["suites"]["stable"]["generation"])
         )
-        until(lambda: pipeline.board.health().state == "ok", "health without it")
+        until(lambda: pipeline.health_state.health().state == "ok", "health without it")
 
 
 def test_one_that_stands_aside_does_so_after_a_restart(idle: Instance, builder: Builder, faults: Faults) -> None:
@@ -116,7 +116,7 @@ def test_one_that_stands_aside_does_so_after_a_restart(idle: Instance, builder: 
         other = builder.upload("spring", "1.0-1").send_directory(idle.incoming)
         idle.succeeded(other)
         assert re.search("(claimed|checking), aside", idle.ctl("queue").stdout)
-        assert (idle.status(second) or {})["state"] == 1
+        until(lambda: (idle.status(second) or {})["state"] == 1, "the check of the second")
         faults.failures.clear()
         idle.succeeded(first)
         idle.succeeded(second)
@@ -129,7 +129,7 @@ def test_one_that_is_in_its_own_way_degrades_nothing(idle: Instance, builder: Bu
         first = builder.upload("hello", "1.0-1").send_directory(idle.incoming)
         until(says(idle, first, "stands aside"), "its standing aside")
         idle.succeeded(builder.upload("hello", "1.0-2").send_directory(idle.incoming))
-        assert pipeline.board.health().state == "ok"
+        assert pipeline.health_state.health().state == "ok"
         assert idle.ctl("retry", first).returncode == 1
         assert idle.ctl("cancel", first).returncode == 0
         pipeline.requested()

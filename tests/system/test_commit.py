@@ -91,6 +91,6 @@ def test_a_log_that_cannot_be_carried_over_stops_nobody(
         for number in range(2):
             idle.succeeded(builder.upload("hello", f"1.0-{number}").send_directory(idle.incoming))
             until(lambda number=number: len(tried) > number, "the pause")
-            assert pipeline.board.health().state == "ok"
+            assert pipeline.health_state.health().state == "ok"
     finally:
         pipeline.stop()

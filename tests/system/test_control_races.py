@@ -13,7 +13,7 @@ import pytest
 from incomingd.cli.withdraw import cancel_upload
 from incomingd.config.reader import load
 from incomingd.errors import Retry
-from incomingd.intake.door import Door
+from incomingd.intake.incoming_folder import IncomingFolder
 from incomingd.journal import Journal
 from incomingd.journal.uploads import Uploads
 from incomingd.model import Seal, UploadKind
@@ -73,8 +73,8 @@ def before(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         (Publisher, "_decide"),
         (Publisher, "_publish_accepted"),
         (Checkers, "check"),
-        (Door, "_finish_claims"),
-        (Door, "_finish_claim"),
+        (IncomingFolder, "_finish_claims"),
+        (IncomingFolder, "_finish_claim"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -111,11 +111,11 @@ def test_a_cancel_of_what_is_tried_again_and_again(
     pipeline = Pipeline(load(idle.config))
     pipeline.start()
     try:
-        until(lambda: "no space left" in str(pipeline.board.health().reasons), "its first try to fail")
+        until(lambda: "no space left" in str(pipeline.health_state.health().reasons), "its first try to fail")
         operator.cancel(name)
         pipeline.requested()
         until(lambda: (idle.status(name) or {}).get("stage") == "cancelled", "its end")
-        until(lambda: pipeline.board.health().state == "ok", "health without it")
+        until(lambda: pipeline.health_state.health().state == "ok", "health without it")
         kept = idle.state / "rejected" / str((idle.status(name) or {})["id"])
         until(kept.is_dir, "its files to be kept")
         assert pipeline.failure is None

@@ -88,7 +88,7 @@ def test_it_may_be_called_again(installed: Packaged) -> None:
     assert "making the archive's signing key" not in again
     assert second.archive.signing_keys == first.archive.signing_keys
     assert [suite.name for suite in second.suites] == ["bookworm", "trixie"]
-    assert installed.path("/srv/incomingd/archive/dists/trixie/InRelease").exists()
+    until(installed.path("/srv/incomingd/archive/dists/trixie/InRelease").exists, "the new suite's first generation")
     once_more = installed.config()
     systemd.run(CTL, "setup", *words)
     assert installed.config() == once_more

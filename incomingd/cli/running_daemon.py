@@ -24,7 +24,7 @@ def running(places: Places, *, wake: bool = False) -> bool:
 
 
 @contextlib.contextmanager
-def sole(places: Places) -> Iterator[bool]:
+def running_daemon(places: Places) -> Iterator[bool]:
     """True where no daemon runs; none can start until this is left."""
     with places.lock.open("a") as lock:
         try:

@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 
 import click
 
-from incomingd.cli import called
-from incomingd.cli.edge import Instance, echo
+from incomingd.cli import upload_names
+from incomingd.cli.common import Instance, echo
 from incomingd.cli.near import did_you_mean
 from incomingd.client.following import hindrances_of, stopped_by
 from incomingd.config import Config
@@ -28,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
+class StatusReader:
     """The status folder of one instance. Files that are not there, or are being made, are None.
 
     ``incoming`` are its incoming folders; without them it is not known what has not been taken yet.
@@ -45,10 +45,10 @@ class Polled:
 
     def upload(self, name: str) -> dict[str, Any] | None:
         """The newest upload of that name, or the one with that id where ``name`` is ``#ID``."""
-        upload_id = called.number(name)
+        upload_id = upload_names.number(name)
         if upload_id is not None:
             return self._by_id(upload_id)
-        found = [upload for one in called.names(name) if (upload := self._newest(one))]
+        found = [upload for one in upload_names.names(name) if (upload := self._newest(one))]
         return max(found, key=lambda upload: int(upload["id"]), default=None)
 
     def _by_id(self, upload_id: int) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ class Polled:
 
     def _lying(self, name: str) -> frozenset[int]:
         """Who owns what lies in incoming folders under that name."""
-        paths = (path for one in called.names(name) for path in self._paths(one))
+        paths = (path for one in upload_names.names(name) for path in self._paths(one))
         return frozenset(uid for path in paths if (uid := _owner(path)) is not None)
 
     def _heirs(self, upload: dict[str, Any]) -> frozenset[int]:
@@ -146,22 +146,22 @@ def status_option(command: _F) -> _F:
     )(command)
 
 
-def followed(instance: Instance, given: Path | None) -> Polled:
+def followed(instance: Instance, given: Path | None) -> StatusReader:
     """What a call is to read: the folder that is given, or the configuration's.
 
     A configuration that cannot be read stops no CI job: then it is ``status`` beside it, or that of an installed
     service. Raises ``ConfigError`` if neither is there.
     """
     if given is not None:
-        return Polled(StatusFolder(given))
+        return StatusReader(StatusFolder(given))
     try:
-        return Polled.of(instance.config)
+        return StatusReader.of(instance.config)
     except ConfigError as error:
         folder = next((one for one in _usual(instance) if one.index.exists()), None)
         if folder is None:
             raise
         echo(f"incomingctl: warning: {error.errors[0]}; the status is read from {folder.path}", err=True)
-        return Polled(folder)
+        return StatusReader(folder)
 
 
 def _usual(instance: Instance) -> Iterator[StatusFolder]:

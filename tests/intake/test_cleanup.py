@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from incomingd import fsio
-from incomingd.intake.remains import discard_remains, reject_remains
+from incomingd.intake.cleanup import keep_rejected, remove_published
 from tests.intake.conftest import Inbox
 
 
@@ -32,7 +32,7 @@ def kept(inbox: Inbox) -> dict[str, bytes]:
 
 def test_all_that_a_failed_upload_brought_is_kept(sealed: Inbox) -> None:
     for _ in range(2):
-        reject_remains(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
+        keep_rejected(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
         assert sorted(kept(sealed)) == ["hello.changes", "hello.deb"]
         assert kept(sealed)["hello.deb"] == b"deb"
         assert left(sealed) == []
@@ -41,7 +41,7 @@ def test_all_that_a_failed_upload_brought_is_kept(sealed: Inbox) -> None:
 def test_keeping_goes_on_where_it_was_cut_short(sealed: Inbox) -> None:
     sealed.places.rejected(1).parent.mkdir()
     sealed.claim_of("job-1").rename(sealed.places.rejected(1))
-    reject_remains(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
+    keep_rejected(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
     assert sorted(kept(sealed)) == ["hello.changes", "hello.deb"]
     assert left(sealed) == []
 
@@ -59,7 +59,7 @@ def test_it_is_kept_across_file_systems(make_inbox: Callable[..., Inbox]) -> Non
         os.mkfifo(inbox.claim_of("job-1") / "pipe")
         (inbox.claim_of("job-1") / "deep" / "er").mkdir(parents=True)
         inbox.seal("job-1")
-        reject_remains(inbox.places, inbox.newest("job-1"), inbox.queue, inbox.room)
+        keep_rejected(inbox.places, inbox.newest("job-1"), inbox.queue, inbox.room)
         assert sorted(kept(inbox)) == ["hello.changes", "hello.deb"]
         assert left(inbox) == []
     finally:
@@ -69,7 +69,7 @@ def test_it_is_kept_across_file_systems(make_inbox: Callable[..., Inbox]) -> Non
 def test_nothing_is_left_of_what_was_published(sealed: Inbox) -> None:
     (sealed.claim_of("job-1") / ".~tmp~").mkdir()
     for _ in range(2):
-        discard_remains(sealed.places, sealed.newest("job-1"), sealed.queue)
+        remove_published(sealed.places, sealed.newest("job-1"), sealed.queue)
         assert left(sealed) == []
     assert not sealed.places.rejected(1).exists()
 
@@ -82,13 +82,13 @@ def test_a_tree_as_deep_as_it_gets_is_removed(sealed: Inbox) -> None:
         os.close(fd)
         fd = inner
     os.close(fd)
-    discard_remains(sealed.places, sealed.newest("job-1"), sealed.queue)
+    remove_published(sealed.places, sealed.newest("job-1"), sealed.queue)
     assert left(sealed) == []
 
 
 def test_a_queue_that_is_gone_from_the_configuration_stops_nobody(sealed: Inbox) -> None:
-    reject_remains(sealed.places, sealed.newest("job-1"), None, sealed.room)
-    discard_remains(sealed.places, sealed.newest("job-1"), None)
+    keep_rejected(sealed.places, sealed.newest("job-1"), None, sealed.room)
+    remove_published(sealed.places, sealed.newest("job-1"), None)
     assert not (sealed.state / "sealed" / "1").exists()
 
 
@@ -98,7 +98,7 @@ def test_a_link_in_the_place_of_a_claim_is_not_followed(sealed: Inbox) -> None:
     (precious / "file").write_text("")
     fsio.remove_tree(sealed.claim_of("job-1"))
     sealed.claim_of("job-1").symlink_to(precious)
-    reject_remains(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
-    discard_remains(sealed.places, sealed.newest("job-1"), sealed.queue)
+    keep_rejected(sealed.places, sealed.newest("job-1"), sealed.queue, sealed.room)
+    remove_published(sealed.places, sealed.newest("job-1"), sealed.queue)
     assert (precious / "file").exists()
     assert left(sealed) == []

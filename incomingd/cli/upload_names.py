@@ -14,21 +14,21 @@ def upload_name(given: str) -> str:
     return printable(given if given.startswith("#") else Path(given).name)
 
 
-def names(called: str) -> tuple[str, ...]:
-    """The names that an upload may have that is called so: a directory's name may end as a .changes does."""
-    return tuple(dict.fromkeys((called, called.removesuffix(".changes"))))
+def names(given: str) -> tuple[str, ...]:
+    """The names that an upload may have that is given so: a directory's name may end as a .changes does."""
+    return tuple(dict.fromkeys((given, given.removesuffix(".changes"))))
 
 
-def number(called: str) -> int | None:
+def number(given: str) -> int | None:
     """The id in ``#ID``; None for all else."""
-    return int(called[1:]) if called.startswith("#") and called[1:].isdecimal() else None
+    return int(given[1:]) if given.startswith("#") and given[1:].isdecimal() else None
 
 
-def newest(uploads: "Uploads", called: str) -> Upload | None:
-    """The newest upload that is called so, as the journal has it."""
-    if called.startswith("#"):
-        upload_id = number(called)
+def newest(uploads: "Uploads", given: str) -> Upload | None:
+    """The newest upload that is given so, as the journal has it."""
+    if given.startswith("#"):
+        upload_id = number(given)
         found = [] if upload_id is None else uploads.many([upload_id])
     else:
-        found = [upload for name in names(called) if (upload := uploads.newest(plain(name)))]
+        found = [upload for name in names(given) if (upload := uploads.newest(plain(name)))]
     return max(found, key=lambda upload: upload.id, default=None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from incomingd.config import QueueConfig
-from incomingd.intake.scan import Sight
+from incomingd.intake.scan import Observation
 
 #: dput sends a file with the sender's umask and corrects its mode through a second ssh connection: that long, in
 #: seconds, an upload that cannot be read yet is given for it.
@@ -20,7 +20,7 @@ _SHORTEST, _LONGEST = 0.2, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class ScanTime:
     """When a look was made: seconds of the wall clock and of the monotonic one. ``steady`` is False where the wall
     clock has jumped since the look before."""
 
@@ -30,21 +30,21 @@ class Moment:
 
 
 @dataclass(slots=True)
-class Quiet:
+class LastChange:
     """Since when (monotonic seconds) an upload has not changed."""
 
     since: float = 0.0
     _fingerprint: int | None = None
     _looked: float | None = None
 
-    def note(self, seen: Sight, moment: Moment) -> None:
+    def note(self, seen: Observation, scan_time: ScanTime) -> None:
         """Take in what a look saw."""
         if seen.fingerprint != self._fingerprint:
-            age = moment.wall - seen.changed_at
-            told = moment.monotonic - age if moment.steady and age >= 0 else moment.monotonic
+            age = scan_time.wall - seen.changed_at
+            told = scan_time.monotonic - age if scan_time.steady and age >= 0 else scan_time.monotonic
             self.since = told if self._looked is None else max(told, self._looked)
             self._fingerprint = seen.fingerprint
-        self._looked = moment.monotonic
+        self._looked = scan_time.monotonic
 
 
 class Action(Enum):
@@ -65,14 +65,14 @@ class Decision:
     settling: bool = False
 
 
-def decide(seen: Sight, since: float, now: float, queue: QueueConfig, *, doomed: bool) -> Decision:
+def decide(seen: Observation, since: float, now: float, queue: QueueConfig, *, doomed: bool) -> Decision:
     """What to do with an upload that was written in place. ``doomed``: it will be refused, complete or not."""
-    ripe = not seen.lacking or doomed or not queue.abandon_after
+    complete = not seen.lacking or doomed or not queue.abandon_after
     settle = max(queue.settle, _MODE_GRACE) if seen.unreadable else queue.settle
     quiet = now - since
-    if ripe and quiet < settle:
+    if complete and quiet < settle:
         return Decision(action=Action.WAIT, due=since + settle, settling=True)
-    if ripe:
+    if complete:
         return Decision(action=Action.TAKE_IF_UNWRITTEN, due=now)
     if quiet >= queue.abandon_after:
         return Decision(action=Action.ABANDON, due=now)

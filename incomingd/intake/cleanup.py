@@ -32,7 +32,7 @@ from incomingd.states import Stage
 log = logging.getLogger(__name__)
 
 
-def reject_remains(places: Places, upload: Upload, queue: QueueConfig | None, room: Room) -> None:
+def keep_rejected(places: Places, upload: Upload, queue: QueueConfig | None, room: Room) -> None:
     """Keep what a failed upload brought in ``state/rejected/ID``."""
     kept, sealed = places.rejected(upload.id), places.sealed(upload.id)
     try:
@@ -50,7 +50,7 @@ def reject_remains(places: Places, upload: Upload, queue: QueueConfig | None, ro
         log.warning("%s: what it brought cannot all be moved to %s: %s", plain(upload), kept, error)
 
 
-def discard_remains(places: Places, upload: Upload, queue: QueueConfig | None) -> None:
+def remove_published(places: Places, upload: Upload, queue: QueueConfig | None) -> None:
     """Remove what a published upload brought: the archive has it."""
     for path in (places.sealed(upload.id), places.claim(queue, upload.id) if queue else None):
         try:

@@ -20,8 +20,8 @@ from incomingd.model import printable
 _IDLE = 20.0
 
 
-class Pulse:
-    """The daemon's pulse; without a service manager all of it does nothing."""
+class Heartbeat:
+    """The daemon's heartbeat; without a service manager all of it does nothing."""
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()

@@ -28,12 +28,12 @@ from incomingd.config import QueueConfig
 from incomingd.errors import Retry
 from incomingd.intake import claim, delayed, probe, scan
 from incomingd.intake.accounts import Failures, Room, TimeBudget, in_turn
-from incomingd.intake.hints import Heard, Hints
+from incomingd.intake.folder_faults import FolderFaults
 from incomingd.intake.listing import Listings
-from incomingd.intake.oddities import Oddities
 from incomingd.intake.ownership import shown
-from incomingd.intake.ripeness import Moment
+from incomingd.intake.readiness import ScanTime
 from incomingd.intake.scan import Key, Survey
+from incomingd.intake.scan_events import NewEvents, ScanEvents
 from incomingd.intake.sweep import Sweep, followed
 from incomingd.intake.waiting import ROOM_PAUSE, TRY_AGAIN, Waiting
 from incomingd.intake.watch import Watch
@@ -55,15 +55,15 @@ _SOON = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What every door works with: the journal's uploads, the box for hints, the clock, and who is to be told.
+class FolderContext:
+    """What every incoming folder needs: the journal's uploads, pending events, the clock, and who is to be told.
 
     ``on_taking`` is told before uploads are renamed away, ``on_claimed`` of each that was, and ``on_ended`` of one that
     was only put aside.
     """
 
     uploads: Uploads
-    hints: Hints
+    scan_events: ScanEvents
     clock: Callable[[], datetime]
     on_change: Callable[[Upload], None]
     on_taking: Callable[[Sequence[Upload]], None]
@@ -74,15 +74,15 @@ class Desk:
     failures: Failures = field(default_factory=Failures)
 
 
-class Door:
+class IncomingFolder:
     """The incoming directory of one queue, or one of its folders (:meth:`QueueConfig.folders`)."""
 
-    def __init__(self, queue: QueueConfig, places: Places, desk: Desk) -> None:
+    def __init__(self, queue: QueueConfig, places: Places, context: FolderContext) -> None:
         self.queue = queue
         self.faults: tuple[str, ...] = ()
         self.settling = False
         self._places = places
-        self._desk = desk
+        self._context = context
         self._waiting: dict[Key, Waiting] | None = None
         self._unfinished: list[Waiting] = []
         self._arrivals = 0
@@ -94,11 +94,11 @@ class Door:
         self._renamed: list[str] = []  # names of other accounts, in place of a folder for delayed uploads
         self._renamed_at = float("-inf")
         self._sweep = Sweep()
-        self._oddities = Oddities()
+        self._folder_faults = FolderFaults()
         self._watch: Watch | None = None
 
     def configure(self, queue: QueueConfig, places: Places) -> None:
-        """Take up new settings. The path is the same; another path is another door."""
+        """Take up new settings. The path is the same; another path is another folder."""
         restart = self._watch is not None and queue.watch != self.queue.watch
         self.queue, self._places = queue, places
         self._identity = None  # the claims area is probed anew
@@ -115,7 +115,7 @@ class Door:
         if self.queue.delay is not None:
             return
         root = claim.root_of(self.queue)
-        self._watch = Watch(self.queue, root, self._desk.hints)
+        self._watch = Watch(self.queue, root, self._context.scan_events)
         try:
             with fsio.directory(root) as fd:
                 self._watch.tend(_identity(fd), time.monotonic())
@@ -134,13 +134,13 @@ class Door:
         if self.queue.delay is not None:
             delayed.remove(self.queue)
 
-    def look(self, moment: Moment) -> float:
+    def look(self, scan_time: ScanTime) -> float:
         """One look; the monotonic time when the next one is of use."""
         if self._waiting is None:
             self._waiting = self._from_journal()
         faults: list[str] = []
         try:
-            due = self._look(moment, self._waiting, faults)
+            due = self._look(scan_time, self._waiting, faults)
         except Retry:
             self._waiting = None
             raise
@@ -148,7 +148,7 @@ class Door:
             known, self._waiting = self._waiting, self._from_journal()
             if not self._cancelled(one.upload for one in known.values()):
                 raise
-            return self.look(moment)
+            return self.look(scan_time)
         if self._watch is not None and self._watch.fault:
             faults.append(self._watch.fault)
         for fault in faults:
@@ -159,50 +159,52 @@ class Door:
 
     def _cancelled(self, uploads: Iterable[Upload]) -> bool:
         """True where an operator has cancelled one of them meanwhile."""
-        now = self._desk.uploads.many(upload.id for upload in uploads)
+        now = self._context.uploads.many(upload.id for upload in uploads)
         return any(upload.stage is Stage.CANCELLED for upload in now)
 
     def _from_journal(self) -> dict[Key, Waiting]:
         here = (self.queue.name, self.queue.delay)
-        mine = [u for u in self._desk.uploads.open() if u.stage is Stage.RECEIVING and (u.queue, u.delay) == here]
+        mine = [u for u in self._context.uploads.open() if u.stage is Stage.RECEIVING and (u.queue, u.delay) == here]
         return {(upload.kind, upload.name): Waiting(upload=upload, file_name="") for upload in mine}
 
-    def _look(self, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
-        self._finish_claims(waiting, moment)
+    def _look(self, scan_time: ScanTime, waiting: dict[Key, Waiting], faults: list[str]) -> float:
+        self._finish_claims(waiting, scan_time)
         try:
-            with self._opened(moment) as fd:
-                return self._look_in(fd, moment, waiting, faults)
+            with self._opened(scan_time) as fd:
+                return self._look_in(fd, scan_time, waiting, faults)
         except OSError as error:
             self._identity, self.settling = None, False
             if self._watch is not None:
-                self._watch.tend(None, moment.monotonic)
+                self._watch.tend(None, scan_time.monotonic)
             faults.append(
                 f"{self.queue.path} cannot be read: {error.strerror or error}; nothing comes in through "
                 f"[incoming.{self.queue.name}] until it is a directory that the daemon can read"
             )
-            return moment.monotonic + TRY_AGAIN
+            return scan_time.monotonic + TRY_AGAIN
 
     @contextlib.contextmanager
-    def _opened(self, moment: Moment) -> Iterator[int]:
+    def _opened(self, scan_time: ScanTime) -> Iterator[int]:
         if self.queue.delay is not None and (renamed := delayed.prepare(self.queue)):
-            self._renamed, self._renamed_at = renamed, moment.monotonic
+            self._renamed, self._renamed_at = renamed, scan_time.monotonic
         with claim.opened(self.queue) as fd:
             yield fd
 
-    def _look_in(self, fd: int, moment: Moment, waiting: dict[Key, Waiting], faults: list[str]) -> float:
-        now, identity = moment.monotonic, _identity(fd)
+    def _look_in(self, fd: int, scan_time: ScanTime, waiting: dict[Key, Waiting], faults: list[str]) -> float:
+        now, identity = scan_time.monotonic, _identity(fd)
         fresh = self._watch is None or self._watch.tend(identity, now)
         self._check_area(identity, now)
         # The folders for delayed uploads have no watch: what was heard of the queue is all of its incoming directory's.
-        heard = self._desk.hints.take(self.queue.name) if self.queue.delay is None else Heard()
-        found = self._oddities.with_lone(self._read(fd, waiting, heard), waiting.values())
+        new_events = self._context.scan_events.take(self.queue.name) if self.queue.delay is None else NewEvents()
+        found = self._folder_faults.with_lone(self._read(fd, waiting, new_events), waiting.values())
         if found.complete:
             self._withdraw(fd, found, waiting, identity, now)
         new = found.uploads.keys() - waiting.keys()
-        self._oddities.note_arrivals({found.uploads[key] for key in new}, heard.names, now, announced=not fresh)
-        more = self._meet(fd, found, waiting, identity, heard, now)
+        self._folder_faults.note_arrivals(
+            {found.uploads[key] for key in new}, new_events.names, now, announced=not fresh
+        )
+        more = self._meet(fd, found, waiting, identity, new_events, now)
         room = self._room(waiting, now)
-        ready = self._examine(fd, moment, waiting, room)
+        ready = self._examine(fd, scan_time, waiting, room)
         replaced = [one for one in waiting.values() if one.replaced]
         self._end_replaced(replaced, waiting, "was replaced by another one of the same name")
         if self._area_fault:
@@ -212,14 +214,14 @@ class Door:
         else:
             for one in ready[_AT_ONCE:]:
                 one.due = now
-            self._take(fd, self._within(room, ready[:_AT_ONCE], now), waiting, moment)
+            self._take(fd, self._within(room, ready[:_AT_ONCE], now), waiting, scan_time)
         self._tell(fd, waiting, now)
         if found.complete:
-            self._oddities.note_strays(found, waiting.values(), now, self.queue)
-            self._oddities.note_lone(fd, moment, self.queue)
-            self._oddities.note_left(fd, found, moment, self.queue)
-            self._remove_strays(fd, moment)
-        faults += self._oddities.sentences(self.queue, waiting.values(), now)
+            self._folder_faults.note_strays(found, waiting.values(), now, self.queue)
+            self._folder_faults.note_lone(fd, scan_time, self.queue)
+            self._folder_faults.note_left(fd, found, scan_time, self.queue)
+            self._remove_strays(fd, scan_time)
+        faults += self._folder_faults.sentences(self.queue, waiting.values(), now)
         if found.complete:
             self._beyond = _beyond(found, self.queue)
         faults += self._beyond
@@ -232,8 +234,8 @@ class Door:
             return now
         return min((one.due for one in waiting.values()), default=float("inf"))
 
-    def _read(self, fd: int, waiting: dict[Key, Waiting], heard: Heard) -> Survey:
-        announced = dict.fromkeys((*self._held, *heard.renamed_in, *heard.names))
+    def _read(self, fd: int, waiting: dict[Key, Waiting], new_events: NewEvents) -> Survey:
+        announced = dict.fromkeys((*self._held, *new_events.renamed_in, *new_events.names))
         return self._sweep.step(
             fd,
             {key: one.upload.uid for key, one in waiting.items()},
@@ -242,8 +244,8 @@ class Door:
             delayed=self.queue.delay is None and self.queue.delayed > 0,
         )
 
-    def _remove_strays(self, fd: int, moment: Moment) -> None:
-        for name in self._oddities.overdue(fd, moment, self.queue):
+    def _remove_strays(self, fd: int, scan_time: ScanTime) -> None:
+        for name in self._folder_faults.overdue(fd, scan_time, self.queue):
             try:
                 if claim.remove_stray(self._places, self.queue, fd, name):
                     log.warning("%s: removed from %s, where it belonged to no upload", plain(name), self.queue.path)
@@ -276,15 +278,15 @@ class Door:
         if not gone:
             return
         # What an operator has cancelled was taken out of here, and has ended.
-        still = self._desk.uploads.many(waiting[key].upload.id for key in gone)
-        with self._desk.uploads.together():
+        still = self._context.uploads.many(waiting[key].upload.id for key in gone)
+        with self._context.uploads.together():
             ended = [
                 self._cancel(upload, self._withdrawn(upload)) for upload in still if upload.stage is Stage.RECEIVING
             ]
         for key in gone:
             del waiting[key]
         for upload in ended:
-            self._desk.on_change(upload)
+            self._context.on_change(upload)
 
     def _withdrawn(self, upload: Upload) -> str:
         if upload.kind is UploadKind.LONE:
@@ -294,21 +296,29 @@ class Door:
     def _cancel(self, upload: Upload, found: str) -> Upload:
         problem = rules.UPLOAD_WITHDRAWN.problem(found)
         log.info("%s: withdrawn: %s", plain(upload), found)
-        self._desk.failures.note(upload.uid, failed=True)  # it leaves as much
-        return self._desk.uploads.reject(upload, [problem], self._desk.clock(), "withdrawn", target=Stage.CANCELLED)
+        self._context.failures.note(upload.uid, failed=True)  # it leaves as much
+        return self._context.uploads.reject(
+            upload, [problem], self._context.clock(), "withdrawn", target=Stage.CANCELLED
+        )
 
     def _meet(
-        self, fd: int, found: Survey, waiting: dict[Key, Waiting], identity: tuple[int, int], heard: Heard, now: float
+        self,
+        fd: int,
+        found: Survey,
+        waiting: dict[Key, Waiting],
+        identity: tuple[int, int],
+        new_events: NewEvents,
+        now: float,
     ) -> bool:
         """Give everyone who is new a row, and note who was renamed in; True if there are more than that in one look."""
-        renamed_in = dict.fromkeys((*self._held, *heard.renamed_in))
+        renamed_in = dict.fromkeys((*self._held, *new_events.renamed_in))
         order = {name: number for number, name in enumerate(renamed_in, self._arrivals)}
         self._arrivals += len(order)
         by_order = sorted(
             found.uploads.keys() - waiting.keys(), key=lambda key: order.get(found.uploads[key], float("inf"))
         )
         new = in_turn(by_order, found.accounts.get)
-        may_come = [key for key in new if self._desk.failures.wait(found.accounts.get(key), now) == 0]
+        may_come = [key for key in new if self._context.failures.wait(found.accounts.get(key), now) == 0]
         met = self._register(fd, found, may_come[:_AT_ONCE])
         waiting.update(met)
         for key, file_name in found.uploads.items():
@@ -326,17 +336,17 @@ class Door:
         self._held = [n for n in order if n in postponed or not (found.complete or n in met_names)][:_MOST_HELD]
         for one in met.values():
             if one.arrival is None:  # the others are told of in a moment, when they have been taken
-                self._desk.on_change(one.upload)
+                self._context.on_change(one.upload)
         return len(may_come) > _AT_ONCE
 
     def _register(self, fd: int, found: Survey, keys: list[Key]) -> dict[Key, Waiting]:
         owners = {key: owner for key in keys if (owner := _owner(fd, found.uploads[key]))}
         if not owners:
             return {}
-        at = self._desk.clock()
-        with self._desk.uploads.together():
+        at = self._context.clock()
+        with self._context.uploads.together():
             seen = [
-                self._desk.uploads.see(
+                self._context.uploads.see(
                     name, self.queue.name, kind, at, "seen", delay=self.queue.delay, owner=owners[kind, name]
                 )
                 for kind, name in owners
@@ -348,11 +358,11 @@ class Door:
     def _room(self, waiting: dict[Key, Waiting], now: float) -> Room:
         """What each account may still have on its way; read only if something is due."""
         is_due = any(one.due <= now for one in waiting.values())
-        return Room(self._places.config.limits, self._desk.uploads.in_flight() if is_due else {})
+        return Room(self._places.config.limits, self._context.uploads.in_flight() if is_due else {})
 
-    def _examine(self, fd: int, moment: Moment, waiting: dict[Key, Waiting], room: Room) -> list[Waiting]:
+    def _examine(self, fd: int, scan_time: ScanTime, waiting: dict[Key, Waiting], room: Room) -> list[Waiting]:
         """Those that are to be taken now: accounts in turn, each one's in the order in which they became ready."""
-        now, budget = moment.monotonic, self._desk.budget
+        now, budget = scan_time.monotonic, self._context.budget
         some = [one for one in waiting.values() if one.due <= now and one.gone_since is None]
         # Those that wait for room come before what their accounts have sent since.
         limited = [one for one in waiting.values() if one.due > now and one.limited_since is not None] if some else []
@@ -363,22 +373,22 @@ class Door:
             if one.limited_since is not None and room.close_if_full(uid, one.size):
                 one.due = now + ROOM_PAUSE
                 continue
-            if pause := max(budget.wait(uid, now), self._desk.failures.wait(uid, now)):
+            if pause := max(budget.wait(uid, now), self._context.failures.wait(uid, now)):
                 one.due = now + pause
                 continue
             with budget.spent(uid, now):
-                if self._is_ready(one, fd, moment):
+                if self._is_ready(one, fd, scan_time):
                     ready.append(one)
         return in_turn(sorted(ready, key=Waiting.order), _account)
 
-    def _is_ready(self, one: Waiting, fd: int, moment: Moment) -> bool:
+    def _is_ready(self, one: Waiting, fd: int, scan_time: ScanTime) -> bool:
         try:
-            ready = one.is_ready(fd, moment, self.queue, self._desk.listings)
+            ready = one.is_ready(fd, scan_time, self.queue, self._context.listings)
             return ready and not one.replaced
         except (FileNotFoundError, NotADirectoryError):
-            one.due = moment.monotonic + _SOON
+            one.due = scan_time.monotonic + _SOON
         except OSError as error:
-            one.returned(error.strerror or str(error), moment.monotonic)
+            one.returned(error.strerror or str(error), scan_time.monotonic)
         return False
 
     def _within(self, room: Room, ready: list[Waiting], now: float) -> list[Waiting]:
@@ -392,7 +402,7 @@ class Door:
                 within.append(one)
         return within
 
-    def _take(self, fd: int, ready: list[Waiting], waiting: dict[Key, Waiting], moment: Moment) -> None:
+    def _take(self, fd: int, ready: list[Waiting], waiting: dict[Key, Waiting], scan_time: ScanTime) -> None:
         # Whose an upload is counts from now on: what has that name and another owner is not taken for it.
         found = [(one, owner) for one in ready if (owner := _owner(fd, one.file_name))]
         owned = [(one, owner) for one, owner in found if one.upload.uid in (None, owner.uid)]
@@ -400,10 +410,10 @@ class Door:
         self._end_replaced(others, waiting, "was replaced by an upload of another account")
         if not owned:
             return
-        at = self._desk.clock()
-        with self._desk.uploads.together():
+        at = self._context.clock()
+        with self._context.uploads.together():
             claimed = [
-                self._desk.uploads.claim(
+                self._context.uploads.claim(
                     one.upload,
                     at,
                     one.members,
@@ -419,15 +429,15 @@ class Door:
             one.upload = upload
             del waiting[one.key]
         # Who looks for a directory and does not find it any more must not be left with the status of an older upload.
-        self._desk.on_taking(claimed)
+        self._context.on_taking(claimed)
         self._unfinished = ready
-        self._finish_claims(waiting, moment)
+        self._finish_claims(waiting, scan_time)
 
     def _end_replaced(self, replaced: list[Waiting], waiting: dict[Key, Waiting], how: str) -> None:
         """Under these names is another upload by now. The next look meets it as a new one."""
         for one in replaced:
             del waiting[one.key]
-            self._desk.on_change(self._cancel(one.upload, f"{plain(one.file_name)} {how}, before it was taken"))
+            self._context.on_change(self._cancel(one.upload, f"{plain(one.file_name)} {how}, before it was taken"))
 
     def _due(self, upload: Upload, at: datetime) -> datetime | None:
         """When an upload that is taken now is due. Commands are obeyed at once, wherever they are put."""
@@ -435,7 +445,7 @@ class Door:
             return None
         return at + timedelta(days=self.queue.delay)
 
-    def _finish_claims(self, waiting: dict[Key, Waiting], moment: Moment) -> None:
+    def _finish_claims(self, waiting: dict[Key, Waiting], scan_time: ScanTime) -> None:
         """The renames that the journal has; one that fails stays in the list until it is told what became of it."""
         if not self._unfinished:
             return
@@ -446,43 +456,43 @@ class Door:
             listed.subtract(_listed(one))
             elsewhere = {name for uid, name in _listed(one) if listed[uid, name] > 0}
             try:
-                self._finish_claim(one, waiting, moment, elsewhere)
+                self._finish_claim(one, waiting, scan_time, elsewhere)
             except StaleMoveError:
                 if not self._cancelled([one.upload]):
                     raise
             self._unfinished.pop(0)
 
     def _finish_claim(
-        self, one: Waiting, waiting: dict[Key, Waiting], moment: Moment, listed_elsewhere: set[str]
+        self, one: Waiting, waiting: dict[Key, Waiting], scan_time: ScanTime, listed_elsewhere: set[str]
     ) -> None:
         try:
             claim.move_to_claims(self._places, one.upload, self.queue, one.members, lambda: listed_elsewhere)
         except FileNotFoundError:
-            self._desk.on_change(self._cancel(one.upload, self._withdrawn(one.upload)))
+            self._context.on_change(self._cancel(one.upload, self._withdrawn(one.upload)))
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self._identity = None  # probe anew: something was mounted here
-            self._put_back(one, error.strerror or str(error), waiting, moment)
+            self._put_back(one, error.strerror or str(error), waiting, scan_time)
         else:
             self._taken(one)
 
     def _taken(self, one: Waiting) -> None:
         if one.problem is None:
             log.info("%s: claimed", plain(one.upload))
-            self._desk.on_claimed(one.upload)
+            self._context.on_claimed(one.upload)
             return
         log.info("%s: abandoned: %s", plain(one.upload), one.problem.message)
-        ended = self._desk.uploads.reject(
-            one.upload, [one.problem], self._desk.clock(), "abandoned", target=Stage.ABANDONED
+        ended = self._context.uploads.reject(
+            one.upload, [one.problem], self._context.clock(), "abandoned", target=Stage.ABANDONED
         )
-        self._desk.on_ended(ended)
+        self._context.on_ended(ended)
 
-    def _put_back(self, one: Waiting, reason: str, waiting: dict[Key, Waiting], moment: Moment) -> None:
-        one.returned(reason, moment.monotonic)
+    def _put_back(self, one: Waiting, reason: str, waiting: dict[Key, Waiting], scan_time: ScanTime) -> None:
+        one.returned(reason, scan_time.monotonic)
         one.told = one.refused
-        one.upload = self._desk.uploads.unclaim(one.upload, self._desk.clock(), one.refused)
+        one.upload = self._context.uploads.unclaim(one.upload, self._context.clock(), one.refused)
         waiting[one.key] = one
-        self._desk.on_change(one.upload)
+        self._context.on_change(one.upload)
 
     def _tell(self, fd: int, waiting: dict[Key, Waiting], now: float) -> None:
         """Write into each upload's own log what holds it up."""
@@ -494,13 +504,13 @@ class Door:
         news = [(one, text) for one in waiting.values() if one.gone_since is None and (text := one.news(now))]
         if not news:
             return
-        with self._desk.uploads.together():
+        with self._context.uploads.together():
             for one, text in news:
-                self._desk.uploads.log(one.upload.id, self._desk.clock(), text)
+                self._context.uploads.log(one.upload.id, self._context.clock(), text)
         for one, text in news:
             if one.stuck(now):
                 log.warning("%s: %s", plain(one.upload), text)
-            self._desk.on_change(self._desk.uploads.get(one.upload.id))
+            self._context.on_change(self._context.uploads.get(one.upload.id))
 
 
 def _listed(one: Waiting) -> list[tuple[int | None, str]]:

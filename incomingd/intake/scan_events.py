@@ -14,32 +14,32 @@ _MOST = 100_000
 
 
 @dataclass(slots=True)
-class Heard:
+class NewEvents:
     """What was heard of one queue: names of directories renamed in, in that order, and every name heard of."""
 
     renamed_in: dict[str, None] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
 
-class Hints:
+class ScanEvents:
     """A box for hints, with a bell."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._heard: dict[str, Heard] = {}
+        self._heard: dict[str, NewEvents] = {}
         self._rung = False
         self._woken = False
 
     def arrived(self, queue: str, name: str, *, renamed_in: bool = False) -> None:
         """Something visible appeared under ``name``."""
         with self._changed:
-            heard = self._heard.setdefault(queue, Heard())
+            new_events = self._heard.setdefault(queue, NewEvents())
             # Made anew: what was renamed in under that name before is not there any more.
-            heard.renamed_in.pop(name, None)
-            if len(heard.names) < _MOST:
-                heard.names.add(name)
+            new_events.renamed_in.pop(name, None)
+            if len(new_events.names) < _MOST:
+                new_events.names.add(name)
                 if renamed_in:
-                    heard.renamed_in[name] = None
+                    new_events.renamed_in[name] = None
             self._ring()
 
     def look(self) -> None:
@@ -66,7 +66,7 @@ class Hints:
                 self._changed.wait_for(lambda: self._woken, max(not_before - time.monotonic(), 0.0))
             self._rung = self._woken = False
 
-    def take(self, queue: str) -> Heard:
+    def take(self, queue: str) -> NewEvents:
         """What was heard of ``queue`` since the last call."""
         with self._changed:
-            return self._heard.pop(queue, None) or Heard()
+            return self._heard.pop(queue, None) or NewEvents()

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from incomingd.config import DELAYED, QueueConfig
 from incomingd.intake import scan
-from incomingd.intake.ripeness import Moment
+from incomingd.intake.readiness import ScanTime
 from incomingd.intake.scan import Survey
 from incomingd.intake.waiting import TELL_AFTER, Waiting
 from incomingd.model import UPLOAD_NAME, UploadKind, plain
@@ -35,7 +35,7 @@ _SHOWN, _MOST = 5, 10_000
 _LOOKED_INTO = 200
 
 
-class Oddities:
+class FolderFaults:
     """What was odd in one incoming directory, from look to look. Times are monotonic seconds."""
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class Oddities:
         self._left: list[str] = []
         self._undated: list[str] = []
 
-    def note_arrivals(self, new: set[str], heard: set[str], now: float, *, announced: bool) -> None:
+    def note_arrivals(self, new: set[str], new_events: set[str], now: float, *, announced: bool) -> None:
         """Compare what the scan met with what the watch announced; not where the watch is new, or there is none."""
         if announced:
-            self._unannounced.update((name, now) for name in sorted(new - heard)[:_MOST])
-        for name in heard & self._unannounced.keys():
+            self._unannounced.update((name, now) for name in sorted(new - new_events)[:_MOST])
+        for name in new_events & self._unannounced.keys():
             del self._unannounced[name]
         late = [name for name, since in self._unannounced.items() if now - since > _ANNOUNCED_WITHIN]
         for name in late:
@@ -86,13 +86,13 @@ class Oddities:
         uploads = {**found.uploads, **{(UploadKind.LONE, name): name for name in lone}}
         return replace(found, uploads=uploads)
 
-    def note_lone(self, fd: int, moment: Moment, queue: QueueConfig) -> None:
+    def note_lone(self, fd: int, scan_time: ScanTime, queue: QueueConfig) -> None:
         """Find package files that no .changes lists, and whose senders have sent nothing more for a while.
 
         In a queue in which nothing is waited for, nothing is said of them either.
         """
-        now = moment.monotonic
-        if not moment.steady or now < self._lone_at or not queue.abandon_after:
+        now = scan_time.monotonic
+        if not scan_time.steady or now < self._lone_at or not queue.abandon_after:
             return
         self._lone_at = now + _LONE_EVERY
         quiet = max(TELL_AFTER, queue.settle)
@@ -100,29 +100,31 @@ class Oddities:
         followed = [name for name in long_here if name not in self._lone and UPLOAD_NAME.fullmatch(name)]
         changed = scan.lone_since(fd, followed)
         self._lone &= self._strays.keys()
-        self._lone |= {name for name, at in changed.items() if moment.wall - at >= quiet}
+        self._lone |= {name for name, at in changed.items() if scan_time.wall - at >= quiet}
 
-    def note_left(self, fd: int, found: Survey, moment: Moment, queue: QueueConfig) -> None:
+    def note_left(self, fd: int, found: Survey, scan_time: ScanTime, queue: QueueConfig) -> None:
         """Follow what lies in the incoming directory ``fd`` and will never be taken as it is: sent under a hidden name
         and not renamed, by the file system's time, which outlasts a restart; or beside the folders for delays."""
-        if not moment.steady or moment.monotonic < self._look_into_at:
+        if not scan_time.steady or scan_time.monotonic < self._look_into_at:
             self._left = [name for name in self._left if name in found.hidden]
             return
-        self._look_into_at = moment.monotonic + _CLEAN_EVERY
+        self._look_into_at = scan_time.monotonic + _CLEAN_EVERY
         self._undated = scan.beside_delayed(fd, queue) if queue.delay is None and queue.delayed else []
         changed = {name: scan.hidden_since(fd, name, queue) for name in sorted(found.hidden)[:_LOOKED_INTO]}
         patience = max(queue.abandon_after, _STRAY_AFTER)
-        self._left = [name for name, at in changed.items() if at is not None and moment.wall - at >= patience]
+        self._left = [name for name, at in changed.items() if at is not None and scan_time.wall - at >= patience]
 
-    def overdue(self, fd: int, moment: Moment, queue: QueueConfig) -> list[str]:
+    def overdue(self, fd: int, scan_time: ScanTime, queue: QueueConfig) -> list[str]:
         """Strays of the incoming directory ``fd`` that have not changed for ``stray_after``: by the file system's
         time, which outlasts a restart, and by our own for a while, which no jump of the clock can move."""
-        now = moment.monotonic
-        if not queue.stray_after or not moment.steady or now < self._clean_at:
+        now = scan_time.monotonic
+        if not queue.stray_after or not scan_time.steady or now < self._clean_at:
             return []
         self._clean_at = now + min(_CLEAN_EVERY, queue.stray_after)
         followed = [name for name, since in self._strays.items() if now - since >= min(_CLEAN_EVERY, queue.stray_after)]
-        return [name for name in followed if moment.wall - _changed_at(fd, name, moment.wall) >= queue.stray_after]
+        return [
+            name for name in followed if scan_time.wall - _changed_at(fd, name, scan_time.wall) >= queue.stray_after
+        ]
 
     def sentences(self, queue: QueueConfig, waiting: Collection[Waiting], now: float) -> list[str]:
         """Every fault, one sentence each."""
