@@ -60,9 +60,9 @@ def around(client: str) -> list[tuple[str, ...]]:
 def ci_job() -> str:
     """What the README has for a CI job, after the build."""
     block = _README.read_text().partition("## Upload from a CI job")[2].partition("```sh\n")[2].partition("```")[0]
-    build, _, rest = block.partition("\n")
-    assert build.startswith("dpkg-buildpackage")
-    return rest
+    _, build, rest = block.partition("\ndpkg-buildpackage")
+    assert build
+    return rest.partition("\n")[2]
 
 
 def making_out() -> str:

@@ -34,10 +34,14 @@ NEEDED = _hidden([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), P
 
 
 class PrivateSystemd:
-    """Use it as a context: booted at the beginning, gone with all that it runs at the end."""
+    """Use it as a context: booted at the beginning, gone with all that it runs at the end.
 
-    def __init__(self) -> None:
+    ``installable``: programs can be installed in there; this machine sees nothing of it.
+    """
+
+    def __init__(self, *, installable: bool = False) -> None:
         _require()
+        self._options = ["--installable"] if installable else []
         self._cgroup = Path(tempfile.mkdtemp(prefix="incomingd-test-", dir=_cgroup2()))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed at the end of the context
         self._boot: subprocess.Popen[bytes] | None = None
@@ -45,7 +49,7 @@ class PrivateSystemd:
 
     def __enter__(self) -> Self:
         self._boot = subprocess.Popen(
-            ["bash", _BOOT, self._cgroup, *NEEDED],
+            ["bash", _BOOT, self._cgroup, *self._options, *NEEDED],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -77,7 +81,7 @@ class PrivateSystemd:
         assert self._boot is not None
         assert self._boot.poll() is None, f"it did not boot: {self._said()}"
         # Until it has become systemd the mounts are still being made.
-        if not Path(f"/proc/{self.pid}/exe").samefile(_SYSTEMD):
+        if Path(f"/proc/{self.pid}/exe").readlink() != _SYSTEMD.resolve():
             return False
         return self.run("systemctl", "is-active", "--quiet", "basic.target", check=False).returncode == 0
 

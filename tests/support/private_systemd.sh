@@ -1,8 +1,9 @@
 #!/bin/bash
-# Boots a systemd of its own. Usage: private_systemd.sh CGROUP [VISIBLE...]
+# Boots a systemd of its own. Usage: private_systemd.sh CGROUP [--installable] [VISIBLE...]
 #
 # CGROUP is a cgroup2 folder of its own. Whatever this systemd writes is in memory that goes with it: /run, /tmp, /var,
 # /srv, /root, /home, /dev, and a copy of /etc. Of what these hide, the VISIBLE folders are shown, to everybody in there.
+# With --installable, /usr and /opt and what dpkg and apt know can be written, too: by overlays, in memory.
 set -eu
 if [ "${PRIVATE_SYSTEMD:-}" != inside ]; then
     echo $$ > "$1/cgroup.procs"  # before the namespace is made: this folder becomes its root
@@ -10,6 +11,8 @@ if [ "${PRIVATE_SYSTEMD:-}" != inside ]; then
     exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child --mount-proc bash "$0" "$@"
 fi
 shift
+installable=
+[ "${1:-}" != --installable ] || { installable=yes; shift; }
 mount --make-rprivate /
 hostname private
 
@@ -34,6 +37,18 @@ ln -s /proc/self/fd "$scratch/dev/fd"
 
 mount --rbind "$scratch/dev" /dev
 mount --bind "$scratch/etc" /etc
+if [ "$installable" ]; then
+    overlay() {
+        mkdir -p "$scratch/upper$1" "$scratch/work$1"
+        mount -t overlay -o "lowerdir=$1,upperdir=$scratch/upper$1,workdir=$scratch/work$1" overlay "$2"
+    }
+    overlay /usr /usr
+    overlay /opt /opt
+    for folder in /var/lib/dpkg /var/lib/apt; do
+        mkdir -p "$scratch/kept$folder"
+        mount --bind "$folder" "$scratch/kept$folder"
+    done
+fi
 for folder in run srv var root home; do
     mount -t tmpfs -o mode=0755 "$folder" "/$folder"
 done
@@ -41,6 +56,14 @@ mount -t tmpfs -o mode=1777 tmp /tmp
 mkdir -p /var/lib /var/log /var/cache
 mkdir -m 1777 /var/tmp
 ln -s /run /var/run
+if [ "$installable" ]; then
+    for folder in /var/lib/dpkg /var/lib/apt; do
+        mkdir -p "$folder" "$scratch/upper$folder" "$scratch/work$folder"
+        mount -t overlay overlay "$folder" \
+            -o "lowerdir=$scratch/kept$folder,upperdir=$scratch/upper$folder,workdir=$scratch/work$folder"
+    done
+    mkdir -p /var/cache/apt/archives/partial
+fi
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for folder; do

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.instance import Instance
 from tests.support.keys import Keys
+from tests.support.pages import Commands, commands
 from tests.support.uploads import Builder
 
 
@@ -46,3 +47,11 @@ def instance(idle: Instance) -> Instance:
     """An instance, running."""
     idle.start()
     return idle
+
+
+@pytest.fixture
+def typed(request: pytest.FixtureRequest) -> Iterator[Commands]:
+    """The commands of the sections that ``@pytest.mark.types(PAGE, SECTION)`` names. None may be left at the end."""
+    sections = [marker.args for marker in reversed([*request.node.iter_markers("types")])]
+    yield (given := Commands([command for section in sections for command in commands(*section)]))
+    assert given.left == [], "commands that the test did not type"

@@ -1,0 +1,102 @@
+"""The pages of this project, as tests type them: the commands of a section, in order.
+
+A command is a line of a fenced ``sh`` block, or of an indented block that is not a configuration file. Lines that end
+with a backslash are joined. Comments stay where they are, since bash skips them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+#: How an indented block begins that is a part of a file, or of a formula. Any other is shell.
+_NOT_SHELL = re.compile(
+    r"#!|\[|\{|Host |Match |Types: |Commands:|server \{|location |a\+ |workers × |command …",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command: where it stands, and its text."""
+
+    page: str
+    section: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}, {self.section}: {self.text}"
+
+
+class Commands:
+    """The commands that a test has to type. Taking one removes it."""
+
+    def __init__(self, commands: list[Command]) -> None:
+        self.left = list(commands)
+
+    def take(self, start: str) -> str:
+        """The next one, which has to begin with ``start``."""
+        assert self.left, f"no command is left; expected {start}"
+        assert self.left[0].text.startswith(start), f"expected {start}, found {self.left[0]}"
+        return self.left.pop(0).text
+
+    def __iter__(self) -> Iterator[str]:
+        while self.left:
+            yield self.left.pop(0).text
+
+
+def commands(page: str, section: str | None = None) -> list[Command]:
+    """All of a page, such as ``docs/operators.md``; or only those below one heading, without its subsections."""
+    found = [
+        Command(page=page, section=heading, text=text)
+        for heading, block in _blocks((PROJECT / page).read_text().splitlines())
+        for text in _joined(block)
+        if section in (None, heading)
+    ]
+    assert found or section is None, f"{page} has no commands in section {section!r}"
+    return found
+
+
+def inline(page: str, section: str) -> list[str]:
+    """What is between backticks below one heading, without its subsections."""
+    text = "\n".join(line for heading, line in _lines((PROJECT / page).read_text().splitlines()) if heading == section)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def _lines(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Each line with its heading. Headings themselves, and ``#`` in fenced blocks, are told apart."""
+    heading, fenced = "", False
+    for line in lines:
+        fenced ^= line.startswith("```")
+        if not fenced and (found := re.match(r"#+ (.*)", line)):
+            heading = found[1].replace("`", "")
+        else:
+            yield heading, line
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each block of shell, with its heading."""
+    block: list[str] = []
+    fence = before = of = ""
+    for heading, line in [*_lines(lines), ("", "")]:
+        if line.startswith("```"):
+            if fence == "```sh":
+                yield heading, block
+            fence, block = ("" if fence else line), []
+        elif fence:
+            block.append(line)
+        elif line.startswith("    ") and (block or not before):
+            block.append(line[4:])
+        elif block:
+            if not _NOT_SHELL.match(block[0]):
+                yield of, block
+            block = []
+        before, of = line, heading
+
+
+def _joined(block: list[str]) -> Iterator[str]:
+    text = re.sub(r"\\\n\s*", "", "\n".join(block))
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip()
