@@ -1,16 +1,17 @@
-"""One incoming directory, or one for delayed uploads in it: who waits there, and what is to be done with them now.
+"""One incoming directory, or one for delayed uploads in it: which uploads wait there, and what is due for them now.
 
 Rules:
 
-* Whoever is seen gets a row (``receiving``) at once, so that a script can poll for it. Rows of an earlier run of the
-  daemon are met again by kind and name, and never doubled.
-* Taking: all that are ready get their sequence numbers in one transaction, in the order in which they became ready;
-  then each is renamed. One that cannot be renamed after all goes back to ``receiving`` and holds up nobody.
-* Whoever vanishes before was withdrawn: ``cancelled``. An incoming directory that is not the one of before (unmounted,
-  made anew) withdraws nobody until ``abandon_after`` has passed: it may come back.
+* Every upload that the scan finds gets a journal row (stage ``receiving``) immediately, so that scripts can poll it.
+  After a restart, existing rows are matched by kind and name and never duplicated.
+* All uploads that are ready get their sequence numbers in one transaction, in the order in which they became ready.
+  Then each is renamed. An upload whose rename fails returns to ``receiving`` and does not block the others.
+* An upload that disappears before it is taken was withdrawn: stage ``cancelled``. If the incoming directory itself is
+  another one than before (unmounted, or made again), uploads count as withdrawn only after ``abandon_after``, since
+  the directory may come back.
 
-Faults are sentences for people; none of them stops the other queues. :class:`~incomingd.errors.Retry` from the journal
-passes through, and the next look goes on from what the journal then says.
+Faults are sentences for people. A fault of one directory does not stop the others. :class:`~incomingd.errors.Retry`
+from the journal is passed on, and the next scan continues from what the journal then says.
 """
 
 import contextlib

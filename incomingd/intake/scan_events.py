@@ -1,8 +1,8 @@
-"""Hints: what the watchers have heard since the last look. They say "look now"; the scan alone decides.
+"""Events: what the watchers have reported since the last scan. They say "look now"; the scan alone decides.
 
-A lost hint costs time (until the next periodic scan), never an upload. Two hints carry more than that: a directory was
-*renamed in*, so it is whole as it is; and which names were heard of at all, so that the scan can tell when arrivals
-were not announced. Any thread may give hints; one thread waits for them.
+A lost event costs time (until the next periodic scan), never an upload. Two events carry more than that: that a
+directory was *renamed in*, so that it is complete as it is; and every name that was reported, so that the scan can tell
+which arrivals were not. Any thread may report events; one thread waits for them.
 """
 
 import threading
@@ -15,14 +15,14 @@ _MOST = 100_000
 
 @dataclass(slots=True)
 class NewEvents:
-    """What was heard of one queue: names of directories renamed in, in that order, and every name heard of."""
+    """Events of one queue: names of directories renamed in, in that order, and every name that was reported."""
 
     renamed_in: dict[str, None] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
 
 class ScanEvents:
-    """A box for hints, with a bell."""
+    """The events that no scan has taken up yet."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -58,8 +58,8 @@ class ScanEvents:
             self._changed.notify_all()
 
     def wait(self, timeout: float, not_before: float) -> None:
-        """Wait for a hint, at most ``timeout`` seconds; a hint is passed on ``not_before`` (monotonic) at the earliest,
-        so that a flood of them becomes a few looks."""
+        """Wait for an event, at most ``timeout`` seconds; one ends the wait at ``not_before`` (monotonic) at the
+        earliest, so that a flood of events leads to few scans."""
         with self._changed:
             self._changed.wait_for(lambda: self._rung or self._woken, timeout)
             if self._rung and not self._woken:
@@ -67,6 +67,6 @@ class ScanEvents:
             self._rung = self._woken = False
 
     def take(self, queue: str) -> NewEvents:
-        """What was heard of ``queue`` since the last call."""
+        """The events of ``queue`` since the last call."""
         with self._changed:
             return self._heard.pop(queue, None) or NewEvents()

@@ -1,4 +1,4 @@
-"""Watching an incoming directory: events become hints. Three back ends: inotify (watchdog's), pyinotify, polling.
+"""Watches an incoming directory: the events of a back end (watchdog's inotify, pyinotify, polling) become scan events.
 
 Rules:
 
@@ -167,7 +167,7 @@ def _kernel_watches() -> frozenset[str]:
 
 
 class _Listener:
-    """Turns what a back end tells into hints."""
+    """Turns what a back end reports into scan events."""
 
     def __init__(self, queue: QueueConfig, root: Path, scan_events: ScanEvents) -> None:
         self._queue = queue.name

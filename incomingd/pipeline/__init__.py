@@ -16,7 +16,7 @@ Rules:
 * Checks run ahead, in any order; the publisher takes the run of checked uploads at the head of the sequence.
 * Each of the four kinds of failure has one place in each of the two. Problems end the upload. :class:`Retry` puts it
   back, with the reason in its log, and tries again with back-off. :class:`Halt` stops publishing until the operator has
-  acted. Anything else is a bug and ends the process: the service manager starts it anew, from the journal.
+  acted. Any other exception is unexpected and stops the daemon; the service manager restarts it, from the journal.
 * Every loop reports progress to the heartbeat; if one hangs, the service manager's watchdog is not fed.
 """
 
@@ -141,7 +141,7 @@ class Pipeline:
         common.journal.close()
 
     def _guarded(self, loop: Callable[[], None]) -> None:
-        """A bug in a loop ends the process, with its trace in the log: half a daemon is worse than none."""
+        """An unexpected exception in any loop stops the daemon: a restart is safer than running without that loop."""
         try:
             loop()
         except BaseException as bug:  # noqa: BLE001  # it is not passed over: it ends the process
