@@ -124,7 +124,7 @@ class Packaged:
         name = upload.name
         how = how or f"cp -r . {INCOMING}/.{name} && mv {INCOMING}/.{name} {INCOMING}/{name}"
         script = f"set -e; umask 022; cd $(mktemp -d); tar -x --no-same-owner; {how}"
-        self.systemd.run("sh", "-c", script, data=_tar(upload), user=user, groups=groups)
+        self.systemd.run("sh", "-c", script, data=tarred(upload), user=user, groups=groups)
         return name
 
     def path(self, path: str) -> Path:
@@ -154,7 +154,8 @@ class Packaged:
         return found
 
 
-def _tar(upload: Upload) -> bytes:
+def tarred(upload: Upload) -> bytes:
+    """Its files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for file in upload.files:
