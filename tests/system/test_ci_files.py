@@ -16,7 +16,7 @@ import yaml
 from incomingd.client.bundle import bundle
 from tests.support import packages
 from tests.support.apt import Apt
-from tests.support.instance import BIN, Instance
+from tests.support.instance import Instance
 from tests.support.keys import Keys
 from tests.support.sshd import Sshd, sshd
 
@@ -79,7 +79,8 @@ class Job:
             own = {**texts, "INCOMING": f"root@127.0.0.1:{self.incoming}"}
             assert set(step["env"]) == {*own, *self.variables}
             own |= {"GITHUB_RUN_ID": self.number, "GITHUB_RUN_ATTEMPT": "1"}
-            # As the runner does for "shell: bash" by default.
+            # As the runner calls it where the step names it.
+            assert step["shell"] == "bash"
             shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
         else:
             [script] = re.findall(r"sh '''(.*?)'''", (FOLDER / "Jenkinsfile").read_text(), re.DOTALL)
@@ -142,7 +143,57 @@ def test_a_job_fails_if_its_upload_does(
     assert "[unknown-key]" in said
 
 
-def test_the_page_names_them() -> None:
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_job_that_is_run_again_succeeds_again(
+    system: str, instance: Instance, server: Sshd, keys: Keys, tmp_path: Path
+) -> None:
+    key = keys.make(f"{system} again")
+    assert instance.ctl("trust", keys.public(key)).returncode == 0
+    job = Job(tmp_path / "job", server, keys, key, instance.incoming, 1)
+    try:
+        for number in ("1", "2"):  # each of these systems gives the second run another number
+            job.number = number
+            process = job.start(system)
+            said, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+            assert "SUCCEEDED" in said
+    finally:
+        job.close()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_job_sends_nothing_to_a_host_with_another_key(
+    system: str, instance: Instance, server: Sshd, keys: Keys, tmp_path: Path
+) -> None:
+    key = keys.make(f"{system} misled")
+    assert instance.ctl("trust", keys.public(key)).returncode == 0
+    job = Job(tmp_path / "job", server, keys, key, instance.incoming, 1)
+    job.files["SSH_KNOWN_HOSTS"] = tmp_path / "known_hosts"
+    kind, other = (server.folder / "id.pub").read_text().split()[:2]
+    job.files["SSH_KNOWN_HOSTS"].write_text(f"[127.0.0.1]:{server.port} {kind} {other}\n")
+    try:
+        process = job.start(system)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        job.close()
+    assert process.returncode == 5, said
+    assert "Host key verification failed" in said
+    assert list(instance.incoming.iterdir()) == []
+
+
+SECRETS = {
+    "gitlab": {"INCOMING", "SUITE", "SSH_KEY", "SSH_KNOWN_HOSTS", "SIGNING_KEY", "INCOMINGCTL_SUBMIT"},
+    "github": {"INCOMING", "SUITE", "SSH_KEY", "SSH_KNOWN_HOSTS", "SIGNING_KEY"},
+    "jenkins": {"incomingd-ssh", "incomingd-hosts", "incomingd-signing", "HOST", "INCOMING", "SUITE"},
+}
+
+
+def test_the_page_says_what_each_of_them_needs() -> None:
     page = (FOLDER.parents[1] / "docs/clients.md").read_text()
-    assert all(f"conf/ci/{file.name}" in page for file in FOLDER.iterdir())
-    assert BIN.is_dir()
+    files = {"gitlab": "gitlab-ci.yml", "github": "github-actions.yml", "jenkins": "Jenkinsfile"}
+    assert sorted(files.values()) == sorted(file.name for file in FOLDER.iterdir())
+    for system, file in files.items():
+        row = next(line for line in page.splitlines() if f"conf/ci/{file}" in line)
+        assert set(re.findall(r"`([^`]+)`", row)) == SECRETS[system]
+        comment = (FOLDER / file).read_text()
+        assert [name for name in SECRETS[system] if name not in comment] == []
