@@ -162,7 +162,7 @@ def test_installed_and_set_up_both_ways(
 @pytest.mark.types(PAGE, "An upload hangs")
 def test_what_is_typed_at_night(machine: Machine, typed: Commands, builder: Builder, keys: Keys) -> None:
     published(machine, builder.upload("hello", distribution="bookworm"))
-    refused = send(machine, builder.upload("world", distribution="bookworm", key=keys.make("Stranger")))
+    refused = send(machine, builder.upload("world", distribution="bookworm", key=keys.make("Stranger at night")))
     machine.type(f"incomingctl wait {refused} --timeout 60", check=False)
     assert machine.type(typed.take("incomingctl status --json")).strip() == "true"
     assert machine.type(typed.take("systemctl is-active")).strip() == "active"
