@@ -336,7 +336,10 @@ def _maintainer(stanza: Stanza, sender: _Sender) -> str:
 def _write(group: _Group, suite: str, signer: Signer | None, folder: Path) -> Path:
     """The .changes of a group (deb-changes(5)), with the name that dpkg-genchanges would give it."""
     suffix = next((word for word in group.architectures if word != "source"), "source")
-    file = folder / f"{group.source}_{without_epoch(group.version)}_{suffix}.changes"
+    name = f"{group.source}_{without_epoch(group.version)}_{suffix}.changes"
+    if not FILE_NAME.fullmatch(name):  # it comes from the package, and could lead out of the folder
+        raise PackageError(f"{plain(group.source)}: its .changes would be {plain(name)}, which is no file name")
+    file = folder / name
     text = write(_changes(group, suite))
     file.write_bytes(signer.sign(text) if signer else text)
     return file

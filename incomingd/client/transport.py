@@ -282,7 +282,9 @@ def _beside(incoming: str) -> str:
 
 
 def _quoted(path: str) -> str:
-    """A path for sftp's batch. Inside of double quotes it takes globs as they are."""
+    """A path for sftp's batch. Inside of double quotes it takes globs as they are; a newline would begin a command."""
+    if not path.isprintable():
+        raise TransportError(f"{path.encode('unicode_escape').decode()}: has a character that sftp cannot be given")
     return '"' + re.sub(r'(["\\])', r"\\\1", path) + '"'
 
 
