@@ -55,6 +55,16 @@ class Listed:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a stanza of an index is about: a .deb, or a .dsc and the names of the other files that it lists."""
+
+    file: Listed
+    package: str
+    version: str
+    beside: tuple[str, ...] = ()
+
+
 class EntryError(Exception):
     """A stanza of an index names no file that can be taken; the message says why."""
 
@@ -118,23 +128,31 @@ class _Reader:
             self.stanza.fault = fault
 
 
-def entry(stanza: Stanza) -> Listed:
-    """The .deb or .dsc that a stanza of an index is about. Raises :class:`EntryError`."""
+def entry(stanza: Stanza) -> Entry:
+    """The package that a stanza of an index is about. Raises :class:`EntryError`."""
     if stanza.fault:
         raise EntryError(stanza.fault)
+    beside: tuple[str, ...] = ()
     if "filename" in stanza.fields:
         found = Listed(path=stanza.get("filename"), size=_size(stanza.get("size")), sha256=stanza.get("sha256"))
     else:
-        rows = [row for row in listed(stanza.get("checksums-sha256")) if row.path.endswith(".dsc")]
+        every = listed(stanza.get("checksums-sha256"))
+        rows = [row for row in every if row.path.endswith(".dsc")]
         if len(rows) != 1:
             raise EntryError(f"it lists {len(rows)} .dsc files with their SHA256, not one")
         directory = stanza.get("directory")
         path = rows[0].path if directory in ("", ".") else f"{directory}/{rows[0].path}"
         found = Listed(path=path, size=rows[0].size, sha256=rows[0].sha256)
+        beside = tuple(row.path for row in every if row is not rows[0])
     sha256 = found.sha256.lower()
     if not _SHA256.fullmatch(sha256):
         raise EntryError(f'its SHA256 is "{plain(found.sha256)}", not 64 hexadecimal digits')
-    return Listed(path=inside(found.path), size=found.size, sha256=sha256)
+    return Entry(
+        file=Listed(path=inside(found.path), size=found.size, sha256=sha256),
+        package=stanza.get("package"),
+        version=stanza.get("version"),
+        beside=beside,
+    )
 
 
 def listed(text: str) -> list[Listed]:

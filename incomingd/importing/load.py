@@ -28,9 +28,10 @@ def load(task: Task, staging: Staging, origins: Sequence[Origin], done: Callable
         return
     selftest.run()
     overrides.load([task.suite])  # what is wrong with the files a reader could not say
-    chunks = readers.chunks(origins, staging.next_id())
+    first = staging.next_id()
+    chunks = readers.chunks(origins, first)
     count = min(task.config.service.workers or os.cpu_count() or 1, readers.most(len(origins)))
-    with Readers(count, task, origins) as processes, _Keeper(task, staging) as keeper:
+    with Readers(count, task, origins, first) as processes, _Keeper(task, staging) as keeper:
         for read in processes.read(chunks):
             keeper.add(read.items)
             done(len(read.items))

@@ -1,56 +1,48 @@
-"""The processes that read an import's packages: confined, within limits, JSON in and JSON out.
+"""The processes that read an import's packages: confined, within limits, JSON in return.
 
 Rules:
 
-* A reader is confined (:func:`incomingd.sandbox.profiles.confine_reader`) before it looks at a package. A package that
-  takes it over reaches what is imported and the import's own folder.
-* What a reader answers is never unpickled, and counts only if it may be true of what it was given (:func:`faults`).
+* A process is confined before it looks at a package (:mod:`.process`). A package that takes it over reaches what is
+  imported, and writes into the process's own folder: not even what another one has read.
+* What it answers is never unpickled, and counts only if it can be true of what it was given (:mod:`.answers`).
 * Each has a chunk in hand and one that waits, so that none is idle while its last answer is noted.
-* If this process ends, in whatever way, they do.
+* If this process ends, in whatever way, they do. What they have started ends before an import is asked for.
 """
 
 import contextlib
-import gc
-import multiprocessing
 import os
-import resource
+import selectors
 import signal
+import socket
+import subprocess
+import sys
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from incomingd import codec, rules
-from incomingd.config import SuiteConfig
+from incomingd import codec, fsio
 from incomingd.errors import Retry
-from incomingd.importing.reading import Reader, Task, folder_of, sections_of, staged_binary
-from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
-from incomingd.model import (
-    FILE_NAME,
-    LOOSE_FILE_NAME,
-    PACKAGE_NAME,
-    BinaryKind,
-    Problem,
-    plain,
-    pool_directory,
-    printable,
-)
-from incomingd.sandbox import limits, profiles
-from incomingd.verify.changes import VERSION
+from incomingd.importing import protocol
+from incomingd.importing.answers import faults
+from incomingd.importing.protocol import Answers, Chunk, Frames, Order
+from incomingd.importing.reading import Task
+from incomingd.journal.staging import Item, Origin
+from incomingd.model import plain, printable
+from incomingd.sandbox import limits
 from incomingd.verify.keyring import Keyring
 
-#: Packages that a reader reads in one go, and bytes of their names: less than a pipe holds, so that no one waits for
-#: the other to read.
+#: Packages that a process reads in one go, and bytes of their names: what waits for it has room in a socket, so that no
+#: one waits for the other to read.
 _AT_ONCE, _NAMES = 50, 32 << 10
-#: Chunks for each reader: one in hand, one that waits.
+#: Chunks for each process: one in hand, one that waits.
 _AHEAD = 2
-#: An answer of more than this is none.
-_MOST_BYTES = 256 << 20
-_KINDS = tuple(BinaryKind)
-
-_Chunk = list[tuple[int, Origin]]
+_PIECE = 1 << 16
+_COMMAND = (sys.executable, "-P", "-m", "incomingd.importing.process")
+#: What it gets of the environment: how Python and names of files work here, and the way to a server.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ", "LANG", "LC_ALL", "LC_CTYPE")
+_OF_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,35 +53,28 @@ class Read:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a reader says of one package: an :class:`Item` without what it was told itself."""
+@dataclass(slots=True, kw_only=True)
+class _Process:
+    """One of the processes, with the chunks that it was given and has not answered."""
 
-    id: int
-    problems: tuple[Problem, ...]
-    package: StagedPackage | None = None
-    warnings: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answers:
-    """The frame of one chunk."""
-
-    answers: list[Answer]
-    failure: str = ""
+    place: str
+    popen: subprocess.Popen[bytes]
+    socket: socket.socket
+    frames: Frames = field(default_factory=Frames)
+    given: deque[Chunk] = field(default_factory=deque)
 
 
 def most(count: int) -> int:
-    """How many readers so many packages can keep busy."""
+    """How many processes so many packages can keep busy."""
     return -(-count // _AT_ONCE)
 
 
-def chunks(origins: Iterable[Origin], first: int) -> Iterator[_Chunk]:
-    """What is to be read, numbered from ``first`` on, in pieces for one reader each."""
-    chunk: _Chunk = []
+def chunks(origins: Iterable[Origin], first: int) -> Iterator[Chunk]:
+    """What is to be read, numbered from ``first`` on, in pieces for one process each."""
+    chunk: Chunk = []
     length = 0
     for number, origin in enumerate(origins, first):
-        size = len(os.fsencode(origin.path))
+        size = sum(len(os.fsencode(name)) for name in (origin.path, *origin.beside))
         if chunk and (len(chunk) >= _AT_ONCE or length + size > _NAMES):
             yield chunk
             chunk, length = [], 0
@@ -100,63 +85,93 @@ def chunks(origins: Iterable[Origin], first: int) -> Iterator[_Chunk]:
 
 
 class Readers:
-    """So many processes, from ``with`` on. If something fails there, or is interrupted, they are killed."""
+    """So many processes, from ``with`` on. At its end they and all that they have started are gone.
 
-    def __init__(self, count: int, task: Task, origins: Sequence[Origin]) -> None:
+    ``first`` is the number of the first package: names of folders follow from it, so that an import that goes on gives
+    none again.
+    """
+
+    def __init__(self, count: int, task: Task, origins: Sequence[Origin], first: int) -> None:
         self._task = task
-        # Spawned, not forked: this process may have a thread that draws.
-        context = multiprocessing.get_context("spawn")
-        access = (Keyring(task.keyring).files, tuple(_folders(task, origins)))
-        self._processes: list[tuple[BaseProcess, Connection]] = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, task, access, os.getpid()), daemon=True)
-            self._processes.append((process, ours))
-            process.start()
-            theirs.close()
+        self._processes: list[_Process] = []
+        limits.adopt_orphans()
+        files, folders = _readable(task, origins)
+        linked = {path.parent for path in files} | set(folders) if task.link else set()
+        try:
+            for number in range(count):
+                order = Order(
+                    task=task,
+                    place=f"{first}-{number}",
+                    files=(*Keyring(task.keyring).files, *files),
+                    folders=folders,
+                    linked=tuple(linked),
+                    hidden=_hidden(task),
+                )
+                fsio.make_directories(task.files / order.place, 0o700)
+                self._processes.append(_started(order))
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process, connection in self._processes:
-            connection.close()
-            process.kill()  # whatever it does; what is its own alone is nowhere noted
-            process.join()
+        self._end()
 
-    def read(self, chunks: Iterator[_Chunk]) -> Iterator[Read]:
+    def _end(self) -> None:
+        """Kill them, whatever they do; what is theirs alone is nowhere noted."""
+        for process in self._processes:
+            process.socket.close()
+            # Each has a session to itself, which nothing that it starts can leave.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.popen.pid, signal.SIGKILL)
+            process.popen.wait()
+            with contextlib.suppress(ChildProcessError):
+                while True:  # until the last of them cannot write any more
+                    os.waitpid(-process.popen.pid, 0)
+
+    def read(self, chunks: Iterator[Chunk]) -> Iterator[Read]:
         """What each chunk came to, in the order in which they are ready. Raises ``Retry``."""
-        hands: dict[Connection, list[_Chunk]] = {connection: [] for _, connection in self._processes}
-        for _ in range(_AHEAD):
-            for connection, chunk in zip(hands, chunks, strict=False):
-                self._give(connection, chunk, hands[connection])
-        while any(hands.values()):
-            for ready in wait([one for one, given in hands.items() if given]):
-                connection = next(one for one in hands if one is ready)
-                given = hands[connection]
-                chunk = given[0]
-                answer = _received(connection, chunk)
-                del given[0]
-                for following in chunks:
-                    self._give(connection, following, given)
-                    break
-                yield self._checked(answer, chunk)
+        with selectors.DefaultSelector() as selector:
+            for process in self._processes:
+                selector.register(process.socket, selectors.EVENT_READ, process)
+            for _ in range(_AHEAD):
+                for process, chunk in zip(self._processes, chunks, strict=False):
+                    _give(process, chunk)
+            while any(process.given for process in self._processes):
+                for key, _ in selector.select():
+                    yield from self._take(key.data, chunks)
 
-    def _give(self, connection: Connection, chunk: _Chunk, given: list[_Chunk]) -> None:
-        given.append(chunk)
-        with contextlib.suppress(OSError):  # that it is gone is told when its answer is asked for
-            connection.send(chunk)
-
-    def _checked(self, answer: bytes, chunk: _Chunk) -> Read:
+    def _take(self, process: _Process, chunks: Iterator[Chunk]) -> Iterator[Read]:
+        """What has come from a process; it gets more to read for each answer."""
         try:
-            read = codec.loads(answer, _Answers)
+            piece = process.socket.recv(_PIECE)
+            answers = process.frames.take(piece)
+        except (OSError, ValueError):
+            piece, answers = b"", []
+        if not piece:
+            names = _named(process.given[0]) if process.given else "its last packages"
+            raise Retry(f"a process that reads packages died, at one of {names} and those after it")
+        for answer in answers:
+            if not process.given:
+                raise Retry("a process that reads packages answers what it was not asked")
+            chunk = process.given.popleft()
+            for following in chunks:
+                _give(process, following)
+                break
+            yield self._checked(answer, chunk, process.place)
+
+    def _checked(self, answer: bytes, chunk: Chunk, place: str) -> Read:
+        try:
+            read = codec.loads(answer, Answers)
         except (codec.CodecError, RecursionError) as error:
             raise Retry(f"{_named(chunk)}: what a process has read of it makes no sense: {plain(error)}") from error
         if len(read.answers) != len(chunk) and not read.failure:
             raise Retry(f"{_named(chunk)}: a process has read {len(read.answers)} of {len(chunk)} packages")
         items = []
         for (number, origin), one in zip(chunk, read.answers, strict=False):
-            fault = next(faults(one, number, origin, self._task), None)
+            fault = next(faults(one, number, origin, self._task, place), None)
             if fault:
                 raise Retry(f"{plain(origin.path)}: what a process has read of it cannot be true: {fault}")
             items.append(
@@ -165,145 +180,80 @@ class Readers:
         return Read(items=items, failure=printable(read.failure))
 
 
-def _received(connection: Connection, chunk: _Chunk) -> bytes:
-    try:
-        return connection.recv_bytes(_MOST_BYTES)
-    except (EOFError, OSError) as error:
-        raise Retry(f"a process that reads packages died, at one of {_named(chunk)} and those after it") from error
+def _started(order: Order) -> _Process:
+    names = (*_ENVIRONMENT, *(_OF_NETWORK if order.task.server else ()))
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            popen = subprocess.Popen(
+                [*_COMMAND, str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Retry(f"no process that reads packages can be started: {error}") from error
+    process = _Process(place=order.place, popen=popen, socket=ours)
+    with contextlib.suppress(OSError):  # that it is gone is told when its answer is asked for
+        protocol.send(ours, order)
+    return process
 
 
-def _named(chunk: _Chunk) -> str:
+def _give(process: _Process, chunk: Chunk) -> None:
+    process.given.append(chunk)
+    with contextlib.suppress(OSError):  # as above
+        protocol.send(process.socket, chunk)
+
+
+def _named(chunk: Chunk) -> str:
     return ", ".join(plain(origin.path) for _, origin in chunk[:3])
 
 
-# -- what a reader may reach ------------------------------------------------------------------------------------------
+# -- what a process may reach -----------------------------------------------------------------------------------------
 
 
-def _folders(task: Task, origins: Iterable[Origin]) -> Iterator[Path]:
-    """Those that are imported, and those that links lead to from a signed repository."""
+def _readable(task: Task, origins: Iterable[Origin]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Files and folders: those that are imported, and the files to which links lead from a signed repository.
+
+    A .dsc is imported with what is beside it.
+    """
     if task.server is not None:
+        return (), ()
+    given = {Path(os.path.realpath(path)) for path in task.roots}
+    files = {path for path in given if not path.is_dir() and path.suffix != ".dsc"}
+    folders = {path if path.is_dir() else path.parent for path in given - files}
+    listed: dict[str, set[str]] = {}
+    for one in origins:
+        if one.sha256:
+            folder, _, name = one.path.rpartition("/")
+            listed.setdefault(folder, set()).update((name, *one.beside))
+    for folder, names in listed.items():
+        found = (Path(os.path.realpath(path)) for path in _led_away(folder, names, folders))
+        files |= {path for path in found if not path.is_dir() and folders.isdisjoint(path.parents)}
+    return tuple(files), tuple(folders)
+
+
+def _led_away(folder: str, names: Collection[str], folders: Collection[Path]) -> Iterator[str]:
+    """Those files of a folder that may be elsewhere: links, or all if the folder itself is."""
+    real = Path(os.path.realpath(folder))
+    if set(folders).isdisjoint((real, *real.parents)):
+        yield from (f"{folder}/{name}" for name in names)
         return
-    given = (Path(os.path.realpath(path)) for path in task.roots)
-    roots = {path if path.is_dir() else path.parent for path in given}
-    yield from roots
-    listed = {os.path.dirname(one.path) for one in origins if one.sha256}  # noqa: PTH120  # half the time of Path
-    yield from {found for folder in listed for found in _led_to(folder) if roots.isdisjoint((found, *found.parents))}
-
-
-def _led_to(folder: str) -> Iterator[Path]:
-    yield Path(os.path.realpath(folder))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                yield Path(os.path.realpath(entry.path)).parent
+        yield from (entry.path for entry in entries if entry.is_symlink() and entry.name in names)
 
 
-# -- what an answer may be --------------------------------------------------------------------------------------------
-
-
-def faults(answer: Answer, number: int, origin: Origin, task: Task) -> Iterator[str]:
-    """What no reader that does its work says of ``origin``: names become paths, and values are published."""
-    package = answer.package
-    if answer.id != number:
-        yield "it is another package"
-    if (package is None) != bool(answer.problems):
-        yield "it is neither read nor refused"
-    if package is not None:
-        yield from _misspelled(package, task.suite)
-        yield from _misplaced(package, number, origin)
-        yield from _mislisted(package)
-
-
-def _misspelled(package: StagedPackage, suite: SuiteConfig) -> Iterator[str]:
-    if not all(PACKAGE_NAME.fullmatch(name) for name in (package.name, package.source)):
-        yield "its name is none"
-    if not all(VERSION.fullmatch(version) for version in (package.version, package.source_version)):
-        yield "its version is none"
-    if package.component not in suite.components:
-        yield "the suite has no such component"
-    if package.kind == "dsc":
-        if (package.architecture, package.name) != ("source", package.source):
-            yield "a source has another name or architecture"
-    elif package.kind not in _KINDS or package.architecture not in ("all", *suite.binary_architectures):
-        yield "the suite has no such kind or architecture"
-    if package.sections != sections_of(package.kind, package.component, package.architecture, suite):
-        yield "it is listed elsewhere"
-
-
-def _misplaced(package: StagedPackage, number: int, origin: Origin) -> Iterator[str]:
-    """Where its files are, and where they are to be."""
-    if not package.files or package.sha256 != package.files[0].file.digests.sha256 or not package.files[0].staged:
-        yield "its own file is missing"
-    for file in package.files:
-        if not (FILE_NAME if package.kind == "dsc" else LOOSE_FILE_NAME).fullmatch(file.file.name):
-            yield "a file has no proper name"
-        if file.path != f"{pool_directory(package.component, package.source)}/{file.file.name}":
-            yield "a file belongs elsewhere in the pool"
-        beside = f"{folder_of(number)}/{number}/{file.file.name}"
-        if file.staged not in (None, beside, staged_binary(number, origin)):
-            yield "a file is staged elsewhere"
-        if not _is_sized(file):
-            yield "a file has no proper size or digest"
-
-
-def _is_sized(file: StagedFile) -> bool:
-    digests = (file.file.digests.md5, file.file.digests.sha1, file.file.digests.sha256)
-    return file.file.size >= 0 and all(digest.isascii() and (digest.isalnum() or not digest) for digest in digests)
-
-
-def _mislisted(package: StagedPackage) -> Iterator[str]:
-    """Its stanza is one, of the file that it lists."""
-    text, own = package.stanza, next(iter(package.files), None)
-    if own is None:
-        return
-    wanted = [f"\nVersion: {package.version}\n", f"\nArchitecture: {package.architecture}\n"]
-    wanted += [f"\nFilename: {own.path}\n", f"\nSize: {own.file.size}\n", f"\nSHA256: {package.sha256}\n"]
-    if package.kind == "dsc":
-        wanted = [f"\nVersion: {package.version}\n", f"\nDirectory: {own.path.rpartition('/')[0]}\n"]
-    if (
-        text.find(b"\n\n") != len(text) - 2
-        or b"\0" in text
-        or not text.startswith(f"Package: {package.name}\n".encode())
-    ):
-        yield "its stanza is none"
-    if not all(text.count(line.encode()) == 1 for line in wanted):
-        yield "its stanza is another one's"
-
-
-# -- in the process ---------------------------------------------------------------------------------------------------
-
-
-def _serve(parent: Connection, task: Task, access: tuple[Collection[Path], Collection[Path]], pid: int) -> None:
-    """Read the chunks that the parent sends, until it ends."""
-    limits.end_with_parent(pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    reader = Reader(task)
-    codec.prepare(_Answers)
-    gc.freeze()  # what was imported is no garbage: it need not be looked through again and again
-    limits.at_most({resource.RLIMIT_AS: task.config.checks.worker_memory})
-    files, folders = access
-    profiles.confine_reader(
-        [*files, *folders],
-        folders if task.link else (),
-        task.folder,
-        [task.config.service.state.resolve()],
-        network=task.server is not None,
+def _hidden(task: Task) -> tuple[Path, ...]:
+    """The state and what others send: no package is imported from there, unless the operator names the very folder."""
+    config = task.config
+    roots = [Path(os.path.realpath(path)) for path in task.roots]
+    places = (path for queue in config.queues for path in (queue.path, queue.claims) if path)
+    others = (path.resolve() for path in places)
+    return config.service.state.resolve(), *(
+        path for path in others if not any(path == root or path in root.parents for root in roots)
     )
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            chunk: _Chunk = parent.recv()  # the parent has read no package
-            parent.send_bytes(codec.dumps(_read(reader, chunk)).encode())
-
-
-def _read(reader: Reader, chunk: _Chunk) -> _Answers:
-    answers: list[Answer] = []
-    for number, origin in chunk:
-        try:
-            item = reader.read(number, origin)
-            answers.append(Answer(id=number, problems=item.problems, package=item.package, warnings=item.warnings))
-        except Retry as failure:
-            return _Answers(answers=answers, failure=printable(str(failure)))
-        except MemoryError:
-            problem = rules.CHECK_MEMORY.problem("reading it takes more memory than that", file=plain(origin.path))
-            answers.append(Answer(id=number, problems=(problem,)))
-    return _Answers(answers=answers)

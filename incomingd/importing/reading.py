@@ -16,7 +16,7 @@ from incomingd import fsio, rules
 from incomingd.config import Config, SuiteConfig
 from incomingd.errors import Retry
 from incomingd.importing.remote import Server, TooLongError
-from incomingd.journal.staging import Item, Origin, StagedFile, StagedPackage
+from incomingd.journal.staging import FILES, Item, Origin, StagedFile, StagedPackage
 from incomingd.model import (
     FILE_NAME,
     LOOSE_FILE_NAME,
@@ -66,15 +66,25 @@ class Task:
     server: Server | None = None
     roots: tuple[Path, ...] = ()
 
+    @property
+    def files(self) -> Path:
+        """The folder of the packages' files."""
+        return self.folder / FILES
 
-def folder_of(number: int) -> str:
-    """The folder of the staging area in which the package of that number is."""
-    return str(number // _IN_FOLDER)
+
+def staged_binary(place: str, number: int, origin: Origin) -> str:
+    """Where a binary package is staged, below the folder of files; ``place`` is the folder of the process there."""
+    return f"{place}/{number // _IN_FOLDER}/{number}-{origin.path.rpartition('/')[2]}"
 
 
-def staged_binary(number: int, origin: Origin) -> str:
-    """Where a binary package is staged, below the import's folder; a source has the folder ``number`` to itself."""
-    return f"{folder_of(number)}/{number}-{origin.path.rpartition('/')[2]}"
+def staged_source(place: str, number: int, name: str) -> str:
+    """Where a source's file of that name is; each source has a folder to itself."""
+    return f"{place}/{number // _IN_FOLDER}/{number}/{name}"
+
+
+def unlike(origin: Origin, name: str, version: str) -> bool:
+    """True if the index, so far as it says, means another package."""
+    return (origin.package or name, origin.version or version) != (name, version)
 
 
 def sections_of(kind: str, component: str, architecture: str, suite: SuiteConfig) -> tuple[str, ...]:
@@ -87,10 +97,11 @@ def sections_of(kind: str, component: str, architecture: str, suite: SuiteConfig
 
 
 class Reader:
-    """Reads packages for one import."""
+    """Reads packages for one import, into the folder ``place`` below that of files."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, place: str) -> None:
         self._task = task
+        self._place = place
         self._made: set[Path] = set()
         self._warnings: list[Problem] = []  # of the package in hand
         self._overrides = overrides.load([task.suite])
@@ -118,9 +129,9 @@ class Reader:
         except PermissionError as error:
             raise Retry(f"{origin.path}: cannot be read by the user {os.geteuid()}, who runs incomingd") from error
         if package is not None:
-            problems += self._fits(package, name)
+            problems += self._fits(package, origin, name)
         if problems:
-            self._remove(number, name)
+            self._remove(number, origin)
         return Item(
             id=number,
             origin=origin,
@@ -150,7 +161,7 @@ class Reader:
 
         A link is followed only if an index lists what is behind it. Raises :class:`TooLongError`.
         """
-        target, server = self._task.folder / staged, self._task.server
+        target, server = self._task.files / staged, self._task.server
         name = path.rpartition("/")[2]
         if target.parent not in self._made:
             fsio.make_directories(target.parent, 0o700)
@@ -166,21 +177,24 @@ class Reader:
             raise TooLongError from error
         return replace(fsio.hash_file(target), name=name)
 
-    def _remove(self, number: int, name: str) -> None:
+    def _remove(self, number: int, origin: Origin) -> None:
         """Nothing is kept of what cannot be imported."""
-        folder = self._task.folder / folder_of(number)
-        fsio.remove(folder / f"{number}-{name}")
-        fsio.remove_tree(folder / str(number))
+        fsio.remove(self._task.files / staged_binary(self._place, number, origin))
+        fsio.remove_tree(self._task.files / staged_source(self._place, number, ""))
 
     def _component(self, origin: Origin) -> Callable[[str, str], str]:
         """How the component follows from a section and a file's name: not at all, where somebody has said it."""
         said = self._task.component or origin.component
         return lambda section, name: said or policy.component(section, [self._task.suite], name)
 
-    def _fits(self, package: StagedPackage, file: str) -> list[Problem]:
-        """The suite has its component and architecture, and room for its stanza."""
+    def _fits(self, package: StagedPackage, origin: Origin, file: str) -> list[Problem]:
+        """It is what the index lists; the suite has its component and architecture, and room for its stanza."""
         suite = self._task.suite
         problems = list(size_faults(package.stanza, file, suite.checks.max_stanza))
+        if unlike(origin, package.name, package.version):
+            found = f"it is {package.name} {package.version}, and the index of the repository lists it as "
+            found += plain(f"{origin.package} {origin.version}")
+            problems.append(rules.BAD_INDEX_ENTRY.problem(found, file=file))
         if package.component not in suite.components:
             known = ", ".join(suite.components)
             problems.append(
@@ -200,10 +214,10 @@ class Reader:
     # -- binaries -----------------------------------------------------------------------------------------------------
 
     def _binary(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
-        staged = staged_binary(number, origin)
+        staged = staged_binary(self._place, number, origin)
         entry = self._take(origin, staged)
         outcome = check_alone(
-            self._task.folder / staged,
+            self._task.files / staged,
             entry,
             self._component(origin),
             self._task.now,
@@ -234,8 +248,8 @@ class Reader:
 
     def _source(self, number: int, origin: Origin) -> tuple[StagedPackage | None, list[Problem]]:
         name = origin.path.rpartition("/")[2]
-        beside = f"{folder_of(number)}/{number}"
-        staged = f"{beside}/{name}"
+        staged = staged_source(self._place, number, name)
+        beside = staged.rpartition("/")[0]
         entry = self._take(origin, staged)
         text, problems = self._text(staged, entry)
         if text is None:
@@ -252,7 +266,7 @@ class Reader:
             section=section,
             priority=priority,
             component=self._component(origin)(section, entry.name),
-            folder=self._task.folder / beside,
+            folder=self._task.files / beside,
             files=taken,
             checks=self._task.suite.checks,
         )
@@ -288,7 +302,7 @@ class Reader:
         if entry.size > limit:
             found = f"it has {entry.size} bytes, and {limit} are allowed"
             return None, [rules.TEXT_TOO_LARGE.problem(found, file=entry.name)]
-        data = (self._task.folder / staged).read_bytes()
+        data = (self._task.files / staged).read_bytes()
         if not is_signed(data):
             return data, []
         signed = self._verifier.verify(data, entry.name)

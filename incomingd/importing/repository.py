@@ -94,13 +94,22 @@ class Repository:
         self, stanza: Stanza, index: str, component: str, origins: dict[str, Origin], faults: dict[str, Problem]
     ) -> None:
         try:
-            file = entry(stanza)
+            found = entry(stanza)
         except EntryError as error:
             problem = rules.BAD_INDEX_ENTRY.problem(str(error))
             faults[f"{plain(self._place.base)} {plain(self._suite)} {index}: {stanza}"] = problem
         else:
-            path = f"{self._place.base}/{file.path}"
-            origins[path] = Origin(path=path, size=file.size, mtime_ns=0, component=component, sha256=file.sha256)
+            path = f"{self._place.base}/{found.file.path}"
+            origins[path] = Origin(
+                path=path,
+                size=found.file.size,
+                mtime_ns=0,
+                component=component,
+                sha256=found.file.sha256,
+                package=found.package,
+                version=found.version,
+                beside=found.beside,
+            )
         if len(origins) + len(faults) > _MOST_PACKAGES:
             raise ConfigError([f"it lists more than {_MOST_PACKAGES} packages; import it by component or architecture"])
 

@@ -3,6 +3,7 @@
 Rules:
 
 * One import works in it at a time.
+* What reads packages writes into the folder of files alone: the database beside it says what is published.
 * However reading ends, only what the staging database knows stays, since the same import goes on from there: what a
   broken or interrupted package has left is removed, at the end or, if that was a crash, by the next import. If nothing
   was read well, the folder goes too.
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from incomingd import fsio
 from incomingd.errors import Retry
-from incomingd.journal.staging import NAME, Staging
+from incomingd.journal.staging import FILES, NAME, Staging
 
 #: Seconds for which what an import has read is kept for it.
 _KEPT = 7 * 86400.0
@@ -71,7 +72,7 @@ def staged(folder: Path) -> Iterator[Staging]:
 
 def _clear(folder: Path, staging: Staging) -> None:
     """Remove all but the database and the files that it knows."""
-    known = staging.files()
+    known = {f"{FILES}/{name}" for name in staging.files()}
     for path in list(folder.iterdir()):
         if path.name.startswith(NAME):
             continue

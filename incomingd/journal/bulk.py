@@ -111,6 +111,7 @@ class Bulk:
         with self._translated():
             self._db = sqlite3.connect(self._path.absolute().as_uri(), uri=True, isolation_level=None, timeout=30)
             try:
+                self._refuse_foreign()
                 self._db.execute("ATTACH ? AS journal", (f"{self._journal.path.absolute().as_uri()}?mode=ro",))
                 self._db.create_function("family_of", 1, lambda section: split_section(section)[1], deterministic=True)
                 self._db.executescript(f"BEGIN; {_PLAN} COMMIT;")
@@ -123,6 +124,18 @@ class Bulk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
+
+    def _refuse_foreign(self) -> None:
+        """What is published follows from this database: neither its tables nor its paths may be another one's."""
+        self._db.execute("PRAGMA trusted_schema=OFF")
+        with closing(self._db.execute("SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')")) as rows:
+            if rows.fetchone():
+                raise StagingError(f"{self._path} has views or triggers, which no import makes")
+        paths = "path LIKE '/%' OR '/' || path || '/' LIKE '%/../%' OR path NOT LIKE 'pool/%'"
+        staged = "staged LIKE '/%' OR '/' || staged || '/' LIKE '%/../%'"
+        with closing(self._db.execute(f"SELECT path FROM files WHERE {paths} OR {staged}")) as rows:  # noqa: S608
+            if rows.fetchone():
+                raise StagingError(f"{self._path} names files outside of the pool or of the import's folder")
 
     def _translated(self) -> "_Translated":
         return _Translated(self._path)
@@ -248,7 +261,7 @@ class Bulk:
     # -- doing --------------------------------------------------------------------------------------------------------
 
     def placements(self) -> Iterator[tuple[str, str]]:
-        """By pool path, the staged file of each that the pool does not have yet, below the import's folder."""
+        """By pool path, the staged file of each that the pool does not have yet, below the folder of files."""
         rows = self._rows(f"SELECT path, min(staged) FROM {_NEW_FILES} GROUP BY path ORDER BY path")  # noqa: S608
         return ((str(path), str(staged)) for path, staged in rows)
 

@@ -16,7 +16,9 @@ from incomingd.journal import translated
 from incomingd.model import FileEntry, Problem, split_section
 
 #: The file's name inside the import's folder.
-NAME = "staged.db"
+NAME = "packages.db"
+#: The folder beside it that holds the packages' files. What reads packages may write only in there.
+FILES = "files"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
@@ -43,7 +45,7 @@ CREATE TABLE IF NOT EXISTS files (
     md5    TEXT NOT NULL,
     sha1   TEXT NOT NULL,
     sha256 TEXT NOT NULL,
-    staged TEXT,                         -- below the import's folder; NULL: the archive has it already, or must
+    staged TEXT,                         -- below the folder of files; NULL: the archive has it already, or must
     PRIMARY KEY (path, item)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_item ON files (item);
@@ -76,7 +78,8 @@ class StagedFile:
 class Origin:
     """One .deb or .dsc where it was found: a file, or an address.
 
-    ``component`` and ``sha256`` are what a repository's index says of it; None where there is no index.
+    The others are what a repository's signed index says of it, None or empty if there is no index: its component,
+    digest, name and version, and the files that it lists beside a .dsc.
     """
 
     path: str
@@ -84,6 +87,9 @@ class Origin:
     mtime_ns: int
     component: str | None = None
     sha256: str | None = None
+    package: str = ""
+    version: str = ""
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +161,7 @@ class Staging:
             self._db.execute("DELETE FROM items WHERE problems <> '[]'")
 
     def files(self) -> set[str]:
-        """Every file that is staged, below the import's folder."""
+        """Every file that is staged, below the folder of files."""
         with translated(self._path):
             return {name for (name,) in self._db.execute("SELECT staged FROM files WHERE staged IS NOT NULL")}
 

@@ -20,7 +20,7 @@ from incomingd.journal import Journal
 from incomingd.journal.bulk import Bulk, Candidate, Rival, StagingError
 from incomingd.journal.catalogue import Catalogue
 from incomingd.journal.generations import Generation, Generations
-from incomingd.journal.staging import NAME
+from incomingd.journal.staging import FILES, NAME
 from incomingd.journal.uploads import Uploads
 from incomingd.model import (
     Operation,
@@ -128,7 +128,7 @@ class Importer:
 
     def _build(self, operation: Operation, suite: SuiteConfig, bulk: Bulk, upload: Upload, count: int) -> Built:
         bulk.intend()
-        folder = self._imports / (operation.staged or "")
+        folder = self._imports / (operation.staged or "") / FILES
         self._pool.place_many(((path, folder / staged) for path, staged in bulk.placements()))
         reason = f"{upload}, {count} package{'' if count == 1 else 's'}"
         return self._builder.build_sections(suite, bulk.stanzas(self._progress), reason, self._clock())

@@ -61,6 +61,8 @@ WORKER: tuple[Call, ...] = (
     Call(name="clone", arguments=(Argument(index=_CLONE_FLAGS, value=0, mask=sum(_NAMESPACES)),)),
     # On the one socket that a worker has.
     *_named("recvfrom recvmsg recv send sendto sendmsg shutdown getsockname getpeername getsockopt setsockopt"),
+    # To take more away.
+    *_named("seccomp"),
     *_named("landlock_create_ruleset/444 landlock_add_rule/445 landlock_restrict_self/446"),
     *(Call(name="prctl", arguments=(Argument(index=0, value=option),)) for option in _PRCTL),
     *(Call(name="ioctl", arguments=(Argument(index=1, value=number),)) for number in _IOCTL),
@@ -90,6 +92,7 @@ _NEVER: tuple[Call, ...] = (
     *(Call(name="ioctl", arguments=(Argument(index=1, value=number),)) for number in _TYPING),
     # Landlock has no rule for these. They end well and do nothing.
     *_named("chmod fchmod fchmodat fchmodat2/452 chown chown32 fchown fchown32 lchown lchown32 fchownat", 0),
+    *_named("utime utimes futimesat utimensat utimensat_time64", 0),
     *_named(
         """
         setxattr lsetxattr fsetxattr setxattrat/463 removexattr lremovexattr fremovexattr removexattrat/466
@@ -105,11 +108,19 @@ _SOCKETS: tuple[Call, ...] = (
 )
 
 PROGRAM: tuple[Call, ...] = (*_NEVER, *_SOCKETS)
-#: What reads an import's packages. If a server has them, the network remains, and no way to this machine's sockets.
-READER = PROGRAM
+#: What is started in a session stays in it, and ends when that is killed.
+LEAVING_SESSION: tuple[Call, ...] = tuple(_named("setsid setpgid"))
+#: What reads an import's packages. If a server has them, the network remains, and no way to this machine's sockets:
+#: of all families only AF_INET (2) and AF_INET6 (10).
+READER: tuple[Call, ...] = (*PROGRAM, *LEAVING_SESSION)
 READER_FROM_SERVER: tuple[Call, ...] = (
     *_NEVER,
-    Call(name="socket", arguments=(Argument(index=0, value=socket.AF_UNIX),), result=errno.EAFNOSUPPORT),
+    *LEAVING_SESSION,
+    *(
+        Call(name="socket", arguments=(Argument(index=0, value=family),), result=errno.EAFNOSUPPORT)
+        for family in range(46)
+        if family not in (socket.AF_INET, socket.AF_INET6)
+    ),
     *_named("socketpair bind", errno.EAFNOSUPPORT),
 )
 

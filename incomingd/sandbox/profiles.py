@@ -94,6 +94,12 @@ def confine_to_uploads(readable: Collection[Path], of_system: Collection[Grant])
     landlock.restrict((*of_system, *(Grant(path=path, rights=READ) for path in readable)))
 
 
+def keep_in_session() -> None:
+    """Let this process, which has a session of its own, and what it starts never leave it: who kills the session kills
+    all of it. Raises ``OSError``."""
+    seccomp.forbid(calls.LEAVING_SESSION)
+
+
 def confine_program(folder: Path, writable: Path, hidden: Collection[Path]) -> None:
     """Leave the operator's program the upload in ``folder``, ``writable``, and all that is not ``hidden``.
 

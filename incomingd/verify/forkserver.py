@@ -5,21 +5,29 @@ this process's child, so it is this process that waits for its end, when it is a
 and again if it has ended; workers live on without it, and end with the daemon.
 """
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
+from typing import IO
 
 from incomingd import codec
 from incomingd.errors import Halt, Retry
+from incomingd.model import printable
 from incomingd.verify.protocol import Note, Settings, receive, send, send_with
+
+log = logging.getLogger(__name__)
 
 #: What it gets of the environment: nothing that tells it about systemd, ssh or a user.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
 #: Seconds until it is there, and until it has forked.
 _START = 60.0
+#: Bytes of a line that is logged, and lines in a minute.
+_LINE, _LINES = 2000, 200
 
 
 class ForkServer:
@@ -37,6 +45,7 @@ class ForkServer:
                     command,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
                     cwd="/",
                     env=environment,
                     start_new_session=True,
@@ -44,6 +53,7 @@ class ForkServer:
             except OSError as error:
                 ours.close()
                 raise Retry(f"no check worker can be started: {error}") from error
+        threading.Thread(target=_log, args=(self._process.stderr,), name="worker's stderr", daemon=True).start()
         ours.settimeout(_START)
         self._socket = ours
         self._asking = threading.Lock()
@@ -96,3 +106,15 @@ class ForkServer:
         self._process.wait()
         with self._asking:
             self._socket.close()
+
+
+def _log(errors: IO[bytes] | None) -> None:
+    """Log what it and its workers print, as theirs: an upload that has got hold of one would write any line."""
+    since, count = time.monotonic(), 0
+    while errors is not None and (line := errors.readline(_LINE)):
+        if time.monotonic() - since > 60:
+            since, count = time.monotonic(), 0
+        count += 1
+        text = line.decode("utf-8", "replace").rstrip()
+        if text and count <= _LINES:
+            log.warning("a check worker says: %s", printable(text))

@@ -154,6 +154,7 @@ def _end_with(parent: socket.socket) -> None:
 def _work(parent: socket.socket, note: Note, known: _Known) -> None:
     """Be a worker until the parent is gone."""
     os.setsid()  # what it starts ends with it
+    profiles.keep_in_session()
     limits.at_most({resource.RLIMIT_FSIZE: max(_FILE_SIZE, known.config.max_text)})
     # Of a thread that is there already landlock would take nothing away.
     profiles.confine_to_uploads([*known.settings.folders, *known.settings.files], known.system)

@@ -508,7 +508,7 @@ def test_an_import_that_is_not_given_again_is_given_up_after_a_week(
     assert over_http.run("--newest").returncode == 1
     imports = instance.state / "imports"
     (old,) = [path for path in imports.iterdir() if path.name != waits]
-    for path in (*imports.iterdir(), *imports.glob("*/staged.db")):
+    for path in (*imports.iterdir(), *imports.glob("*/packages.db")):
         os.utime(path, (0, days(-8).timestamp()))
     over_http.run("--newest", "--component", "main")
     assert not old.exists()

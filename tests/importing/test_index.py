@@ -70,7 +70,7 @@ def entries(data: bytes) -> list[str]:
     found = []
     for stanza in stanzas(io.BytesIO(data), WANTED):
         try:
-            found.append(entry(stanza).path)
+            found.append(entry(stanza).file.path)
         except EntryError as error:
             found.append(f"{stanza}: {error}")
     return found

@@ -1,5 +1,6 @@
 """What a process that reads an import's packages may answer: nothing else becomes a path, or is published."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,13 +10,17 @@ from typing import Any
 import pytest
 
 from incomingd.config import reader as configuration
-from incomingd.importing.readers import Answer, chunks, faults
+from incomingd.importing.answers import faults
+from incomingd.importing.protocol import Answer
+from incomingd.importing.readers import chunks
 from incomingd.importing.reading import Reader, Task
 from incomingd.journal.staging import Origin
 from incomingd.model import Problem
 from tests.support import packages
 
 NUMBER = 7
+#: The process's own folder.
+PLACE = "7-0"
 
 
 @pytest.fixture
@@ -44,15 +49,17 @@ def read(request: pytest.FixtureRequest, task: Task, tmp_path: Path) -> tuple[An
         path = packages.binary(theirs, "hello", "1.0-1")
     else:
         path, *_ = packages.source(theirs, "hello", "1.0-1", form="quilt")
-    origin = Origin(path=str(path), size=path.stat().st_size, mtime_ns=0)
-    item = Reader(task).read(NUMBER, origin)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    listed = {"sha256": digest, "package": "hello", "version": "1.0-1"}
+    origin = Origin(path=str(path), size=path.stat().st_size, mtime_ns=0, **listed)
+    item = Reader(task, PLACE).read(NUMBER, origin)
     assert item.problems == ()
     return Answer(id=NUMBER, problems=(), package=item.package), origin
 
 
 def test_an_honest_answer(read: tuple[Answer, Origin], task: Task) -> None:
     answer, origin = read
-    assert list(faults(answer, NUMBER, origin, task)) == []
+    assert list(faults(answer, NUMBER, origin, task, PLACE)) == []
 
 
 def with_file(package: Any, **changes: Any) -> Any:
@@ -76,7 +83,9 @@ def with_file(package: Any, **changes: Any) -> Any:
         lambda package: with_file(package, path="pool/main/o/other/other_1.0-1_amd64.deb"),
         lambda package: with_file(package, path="../state/gnupg/uploaders/uploaders.gpg"),
         lambda package: with_file(package, staged="../../gnupg/signing/private-keys-v1.d/key"),
-        lambda package: with_file(package, staged="0/8-other_1.0-1_amd64.deb"),
+        lambda package: with_file(package, staged="7-0/0/8-other_1.0-1_amd64.deb"),
+        lambda package: with_file(package, staged=package.files[0].staged.replace("7-0/", "7-1/", 1)),
+        lambda package: replace(package, files=(*package.files, package.files[-1])),
         lambda package: with_file(package, staged=None),
         lambda package: with_file(package, file=replace(package.files[0].file, name="a/b")),
         lambda package: with_file(package, file=replace(package.files[0].file, size=-1)),
@@ -84,6 +93,9 @@ def with_file(package: Any, **changes: Any) -> Any:
         lambda package: replace(package, stanza=package.stanza + package.stanza.replace(b"hello", b"sudo")),
         lambda package: replace(package, stanza=package.stanza.replace(b"\nVersion: 1.0-1", b"\nVersion: 9")),
         lambda package: replace(package, stanza=package.stanza[:-1]),
+        lambda package: replace(package, stanza=package.stanza[:-1] + b"fileName: x\n\n"),
+        lambda package: replace(package, stanza=package.stanza[:-1] + b"sha512: x\nStatus: y\n\n"),
+        lambda package: replace(package, stanza=package.stanza.replace(b"hello_1.0-1", b"sudo_1.0-1")),
         lambda package: replace(package, stanza=b""),
     ],
 )
@@ -91,15 +103,27 @@ def test_an_answer_that_cannot_be_true(alter: Callable[[Any], Any], read: tuple[
     answer, origin = read
     altered = replace(answer, package=alter(answer.package))
     assert altered != answer
-    assert list(faults(altered, NUMBER, origin, task)) != []
+    assert list(faults(altered, NUMBER, origin, task, PLACE)) != []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"sha256": "0" * 64}, {"size": 1}, {"package": "sudo"}, {"version": "1.0-2"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_an_answer_that_a_signed_index_contradicts(
+    other: dict[str, Any], read: tuple[Answer, Origin], task: Task
+) -> None:
+    answer, origin = read
+    assert list(faults(answer, NUMBER, replace(origin, **other), task, PLACE)) != []
 
 
 def test_an_answer_about_something_else(read: tuple[Answer, Origin], task: Task) -> None:
     answer, origin = read
     problem = Problem(code="bad-deb", message="it is none")
-    assert list(faults(answer, NUMBER + 1, origin, task)) != []
-    assert list(faults(replace(answer, package=None), NUMBER, origin, task)) != []
-    assert list(faults(replace(answer, problems=(problem,)), NUMBER, origin, task)) != []
+    assert list(faults(answer, NUMBER + 1, origin, task, PLACE)) != []
+    assert list(faults(replace(answer, package=None), NUMBER, origin, task, PLACE)) != []
+    assert list(faults(replace(answer, problems=(problem,)), NUMBER, origin, task, PLACE)) != []
 
 
 def test_long_names_make_short_chunks() -> None:

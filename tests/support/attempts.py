@@ -98,6 +98,16 @@ class Attempts:
         path.unlink()
         return True
 
+    def write_what_an_import_has_read(self) -> object:
+        # The database says what is published, and a journal beside it what the database was before.
+        database = self._state / "imports/import-other/packages.db"
+        with database.open("ab") as file:
+            file.write(b"x")
+        return True
+
+    def make_file_beside_what_an_import_has_read(self) -> object:
+        return all(self._made(path) for path in (self._state / "imports").iterdir())
+
     def make_folder_in_state(self) -> object:
         (self._state / f"made-{os.getpid()}").mkdir()
         return True
@@ -149,6 +159,17 @@ class Attempts:
 
     def reach_files_through_the_daemon(self) -> object:
         return list(Path(f"/proc/{self._daemon}/root{self._key}").iterdir())
+
+    def leave_the_session(self) -> object:
+        # Who does is not killed with the others.
+        return _in_child(os.setsid)
+
+    def change_times(self) -> object:
+        before = self._victim.stat().st_mtime_ns
+        os.utime(self._victim, ns=(0, before - 10**9))
+        changed = self._victim.stat().st_mtime_ns != before
+        os.utime(self._victim, ns=(0, before))
+        return changed
 
     def trace_the_daemon(self) -> object:
         _call("ptrace", _PTRACE_SEIZE, self._daemon, 0, 0)

@@ -178,7 +178,7 @@ def test_an_import_that_was_killed_goes_on_where_it_stood(instance: Instance, tm
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(command, stderr=said)
         staged = instance.state / "imports"
-        until(lambda: any(staged.glob("import-*/4/*")), "the fifth thousand")
+        until(lambda: any(staged.glob("import-*/files/*/4/*")), "the fifth thousand")
         first.send_signal(signal.SIGKILL)
         first.wait()
     done = subprocess.run(command, capture_output=True, text=True)
@@ -261,7 +261,7 @@ def test_what_was_read_and_is_damaged_is_told(idle: Instance, tree: Path) -> Non
         pass
     packages.binary(tree, "hello", "1.0-1")
     asked = import_tree(idle, tree, "--no-wait").stdout.partition(":")[0]
-    staged = idle.state / "imports" / asked / "staged.db"
+    staged = idle.state / "imports" / asked / "packages.db"
     staged.write_bytes(b"this is no database" + staged.read_bytes()[19:])
     with idle:
         assert idle.failed(asked) == ["import-gone"]
