@@ -86,3 +86,66 @@ def test_the_files_keep_their_group_and_mode(config: Path, work: Path) -> None:
     for file in (config, config.with_name("incomingd.toml.old")):
         status = file.stat()
         assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, DAEMON, 0o640)
+
+
+# -- init -------------------------------------------------------------------------------------------------------------
+
+
+def init(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CTL, "init", folder], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("there", ["", "state", "state/gnupg", "state/gnupg/signing", "archive", "status"])
+def test_init_does_not_use_a_folder_that_another_account_made(there: str, work: Path) -> None:
+    theirs = work / "apt" / there
+    theirs.mkdir(parents=True)
+    os.chown(theirs, MALLORY, DAEMON)
+    done = init(work / "apt")
+    assert done.returncode == 2, done.stdout
+    assert f"{theirs} belongs to uid {MALLORY}, not to root (uid 0); name a folder that is not there yet" in done.stderr
+    assert not (work / "apt/incomingd.toml").exists()
+    assert not (work / "apt/incoming").exists()
+
+
+def test_init_does_not_run_what_another_account_has_written_for_gpg(work: Path) -> None:
+    """gpg-agent starts the program that this file names, as the account that it serves."""
+    ran, program = work / "ran", work / "pinentry"
+    program.write_text(f"#!/bin/sh\nid -u >{ran}\n")
+    program.chmod(0o755)
+    home = work / "apt/state/gnupg/signing"
+    home.mkdir(parents=True, mode=0o700)
+    (home / "gpg-agent.conf").write_text(f"scdaemon-program {program}\npinentry-program {program}\n")
+    own(home / "gpg-agent.conf", MALLORY)
+    done = init(work / "apt")
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    assert done.returncode == 2, done.stdout
+    assert f"gpg-agent.conf belongs to uid {MALLORY}" in done.stderr
+    assert not ran.exists()
+
+
+def test_init_follows_no_link_of_another_account(work: Path) -> None:
+    (work / "apt").mkdir()
+    (work / "apt/state").symlink_to(work / "nowhere")
+    os.chown(work / "apt/state", MALLORY, DAEMON, follow_symlinks=False)
+    done = init(work / "apt")
+    assert done.returncode == 2, done.stdout
+    assert f"apt/state belongs to uid {MALLORY}" in done.stderr
+
+
+@pytest.mark.parametrize("there", ["", "state", "state/gnupg"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_init_does_not_use_a_folder_that_others_may_write(there: str, mode: int, work: Path) -> None:
+    shared = work / "apt" / there
+    shared.mkdir(parents=True)
+    shared.chmod(mode)
+    done = init(work / "apt")
+    assert done.returncode == 2, done.stdout
+    assert f"{shared} has mode {mode:04o} and can be written by other accounts" in done.stderr
+    assert f"chmod go-w {shared}" in done.stderr
+
+
+def test_init_goes_on_with_what_an_earlier_try_has_left(work: Path) -> None:
+    (work / "apt/state/gnupg/signing").mkdir(parents=True, mode=0o700)
+    done = init(work / "apt")
+    subprocess.run(["gpgconf", "--homedir", work / "apt/state/gnupg/signing", "--kill", "all"], check=False)
+    assert done.returncode == 0, done.stderr
