@@ -2,14 +2,19 @@
 
 The configuration is written last but for the empty archive itself: what a failure leaves has none, and init can be run
 again. It ends with a first publish, so that apt clients find an empty, signed archive at once.
+
+What is there already is used only if it is the caller's, or root's, and no one else can write it: gpg obeys a
+gpg-agent.conf that it finds, and so the account that has put it there.
 """
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +23,7 @@ import click
 from incomingd import fsio
 from incomingd.cli.common import echo, json_option, print_json
 from incomingd.cli.trust import trust_key, warn
+from incomingd.config.access import foreign_owner, written_by_others
 from incomingd.config.reader import load, parse
 from incomingd.config.values import BadValueError, fingerprint
 from incomingd.errors import ConfigError, Retry
@@ -107,6 +113,7 @@ def init(
 
     # Every fault of the arguments is told before anything is made.
     places = Places(parse(tomllib.loads(text("")), file))
+    _check_existing(places, folder)
     _make_folders(places, folder)
     keyring = Keyring(places.uploaders_home)
     keyring.prepare()
@@ -164,6 +171,26 @@ def _quoted(value: str) -> str:
 
 def _list(values: Sequence[str]) -> str:
     return f"[{', '.join(_quoted(value) for value in dict.fromkeys(values))}]"
+
+
+def _check_existing(places: Places, folder: Path) -> None:
+    """Raises ``ConfigError`` if something that the instance would use could be another account's work."""
+    owners = {os.geteuid(), 0}
+    for path in (folder, places.archive, places.status, *_inside(places.state)):
+        with contextlib.suppress(FileNotFoundError):
+            for look in (path.lstat, path.stat):  # a link, and what it leads to
+                status = look()
+                if why := foreign_owner(path, status, owners):
+                    raise ConfigError([f"{why}; name a folder that is not there yet, or remove what is there"])
+                if why := written_by_others(path, status):
+                    raise ConfigError([f"{why}; name a folder that is not there yet, or: chmod go-w {path}"])
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """``folder`` and all that is in it, behind no link."""
+    yield folder
+    for above, folders, files in os.walk(folder):
+        yield from (Path(above, name) for name in (*folders, *files))
 
 
 def _make_folders(places: Places, folder: Path) -> None:

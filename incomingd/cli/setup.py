@@ -8,6 +8,8 @@ Rules:
 * The configuration is changed line by line (:mod:`incomingd.config.edit`) and counts only if it has no error; the old
   one stays beside it as ``incomingd.toml.old``.
 * Keys are made by the owner of the state folder: the daemon could not read what root makes.
+* Root obeys only a configuration that no other account can change: it says whose group accounts join, and what is
+  written where. Nobody joins a group of root's.
 """
 
 import grp
@@ -34,6 +36,7 @@ from incomingd import fsio
 from incomingd.cli.common import FAILED, Instance, echo, needs_instance
 from incomingd.cli.trust import trust_key, warn
 from incomingd.config import Config
+from incomingd.config.access import changeable
 from incomingd.config.edit import header, renamed, with_table, with_value
 from incomingd.config.reader import parse
 from incomingd.config.values import BadValueError, fingerprint
@@ -103,11 +106,12 @@ def setup(
     Asks for what is not given. It may be called again: what is there stays, and what is new is added. It ends with the
     lines that clients and CI jobs need.
     """
-    file, config = instance.file, instance.config
-    if os.geteuid() != 0 and not os.access(file, os.W_OK):
-        raise ConfigError([f"{file} cannot be written by you; run this as root"])
+    file = instance.file
+    _check_file(file)
+    config = instance.config
     ask = _Dialogue(asks=sys.stdin.isatty() and not yes)
     answers = _asked(ask, config, name, suites, components, architectures, url, server, accounts)
+    group = _joined_group(instance.places) if answers.accounts else ""
     trusted = list(keyfiles)
     if not trusted and not _uploaders(instance) and (path := ask.file("File with an uploader's public key")):
         trusted = [path.open("rb")]
@@ -121,7 +125,6 @@ def setup(
     _write(file, text, changed)
     for line in _trust(Places(config), trusted):
         echo(line)
-    group = Places(config).state.stat().st_gid
     for account in answers.accounts:
         _join(account, group)
     snippet = _write_snippet(file.parent, config, answers)
@@ -231,14 +234,32 @@ def _edited(text: str, config: Config, answers: _Answers, *, fresh: bool) -> str
     return text
 
 
+def _check_file(file: Path) -> None:
+    """Raises ``ConfigError`` if the caller may not change ``file``, or if root calls and other accounts may."""
+    if os.geteuid() != 0:
+        if not os.access(file, os.W_OK):
+            raise ConfigError([f"{file} cannot be written by you; run this as root"])
+        return
+    try:
+        why = changeable(file, [0])
+    except OSError as error:
+        raise ConfigError([f"{file} cannot be looked at: {error.strerror}"]) from error
+    if why:
+        raise ConfigError(
+            [
+                f"{plain(file.absolute())}: root does not set up what another account could change: {why}; run this as "
+                "the account that it belongs to, or give the file and the folders above it to root"
+            ]
+        )
+
+
 def _write(file: Path, before: str, after: str) -> None:
     if after == before:
         return
     status = file.stat()
     old = file.with_name(f"{file.name}.old")
     for path, text in ((old, before), (file, after)):
-        fsio.write_durable(path, text.encode(), status.st_mode & 0o777)
-        os.chown(path, status.st_uid, status.st_gid)
+        fsio.write_durable(path, text.encode(), status.st_mode & 0o777, owner=(status.st_uid, status.st_gid))
     echo(f"wrote {file}; what it was before is in {old}")
 
 
@@ -300,7 +321,7 @@ def _uploaders(instance: Instance) -> list[str]:
 def _as_owner(folder: Path, act: Callable[[], Any]) -> Any:
     """What ``act`` returns, as JSON has it, done in a process of the folder's owner."""
     if not folder.is_dir():
-        raise ConfigError([f"{folder}: there is no such folder; systemd-tmpfiles --create incomingd.conf makes it"])
+        raise ConfigError([_no_state(folder)])
     if os.geteuid() != 0 or folder.stat().st_uid == 0:
         return act()
     ours, theirs = os.pipe()
@@ -329,13 +350,51 @@ def _as_owner(folder: Path, act: Callable[[], Any]) -> Any:
     return told["value"]
 
 
-def _join(account: str, gid: int) -> None:
+def _no_state(folder: Path) -> str:
+    return f"{folder}: there is no such folder; systemd-tmpfiles --create incomingd.conf makes it"
+
+
+def _joined_group(places: Places) -> str:
+    """The group of those that may write into incoming: that of the state folder. Raises ``ConfigError`` if it gives
+    rights to more than that."""
+    try:
+        status = places.state.stat()
+    except FileNotFoundError as error:
+        raise ConfigError([_no_state(places.state)]) from error
+    if 0 in (status.st_uid, status.st_gid):
+        found = "account" if status.st_uid == 0 else "group"
+        raise ConfigError(
+            [
+                f"--uploader: {places.state} belongs to root's {found}, and no account joins root's group; give it to "
+                f"the daemon's account and group: chown -R incomingd:incomingd {shlex.quote(str(places.state))}"
+            ]
+        )
+    name = _group_name(status.st_gid)
+    if not name:
+        raise ConfigError(
+            [
+                f"--uploader: {places.state} belongs to the group {status.st_gid}, which has no name; make it: "
+                f"groupadd --gid {status.st_gid} incomingd"
+            ]
+        )
+    return name
+
+
+def _group_name(gid: int) -> str:
+    """Empty if the group has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def _join(account: str, name: str) -> None:
     """Have the account in the group that may write into incoming."""
-    group = grp.getgrgid(gid)
-    if account in group.gr_mem or pwd.getpwnam(account).pw_gid == gid or account == "root":
+    group = grp.getgrnam(name)
+    if account in group.gr_mem or pwd.getpwnam(account).pw_gid == group.gr_gid or account == "root":
         return
-    subprocess.run(["usermod", "-a", "-G", group.gr_name, account], check=True)
-    echo(f"{account} is in the group {group.gr_name} from its next login on, and may upload")
+    subprocess.run(["usermod", "-a", "-G", name, account], check=True)
+    echo(f"{account} is in the group {name} from its next login on, and may upload")
 
 
 # -- web server and start ---------------------------------------------------------------------------------------------
@@ -399,5 +458,9 @@ def _tell(config: Config, answers: _Answers, snippet: Path | None, keys: Sequenc
         f"--key {keys[0] if keys else 'KEY'} --wait"
     )
     if not answers.accounts:
-        group = grp.getgrgid(config.service.state.stat().st_gid).gr_name
-        echo(f"ACCOUNT is one of the group {group}: incomingctl setup --uploader ACCOUNT")
+        status = config.service.state.stat()
+        group = "" if 0 in (status.st_uid, status.st_gid) else _group_name(status.st_gid)
+        if group:
+            echo(f"ACCOUNT is one of the group {group}: incomingctl setup --uploader ACCOUNT")
+        else:
+            echo(f"ACCOUNT is one that may write into {incoming}")

@@ -22,8 +22,8 @@ def temporary_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_new(path: Path, mode: int) -> Iterator[int]:
-    """A descriptor of a new, empty file, in place of whatever had the name."""
+def open_new(path: Path, mode: int, owner: tuple[int, int] | None = None) -> Iterator[int]:
+    """A descriptor of a new, empty file, in place of whatever had the name. ``owner`` is a uid and a gid."""
     how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(path, how, mode)
@@ -31,6 +31,8 @@ def open_new(path: Path, mode: int) -> Iterator[int]:
         os.unlink(path)
         fd = os.open(path, how, mode)
     try:
+        if owner is not None:  # by the descriptor: the name may lead to another file at any time
+            os.fchown(fd, *owner)
         os.fchmod(fd, mode)  # whatever the umask
         yield fd
     finally:
@@ -44,9 +46,12 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_new(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
-    """Write a file that nobody looks at yet, in place of whatever had the name. Not synced: see :func:`sync`."""
-    with open_new(path, mode) as fd:
+def write_new(path: Path, chunks: Iterable[bytes], mode: int = 0o644, *, owner: tuple[int, int] | None = None) -> None:
+    """Write a file that nobody looks at yet, in place of whatever had the name. Not synced: see :func:`sync`.
+
+    ``owner`` is a uid and a gid; without it the file is the caller's.
+    """
+    with open_new(path, mode, owner) as fd:
         for chunk in chunks:
             write_all(fd, chunk)
 
@@ -58,10 +63,13 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     os.replace(temporary, path)
 
 
-def write_durable(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file so that a power cut leaves the old bytes or the new ones, and after the call the new ones."""
+def write_durable(path: Path, data: bytes, mode: int = 0o644, *, owner: tuple[int, int] | None = None) -> None:
+    """Replace a file so that a power cut leaves the old bytes or the new ones, and after the call the new ones.
+
+    ``owner`` is a uid and a gid, which the file has before it has its name.
+    """
     temporary = temporary_of(path)
-    write_new(temporary, [data], mode)
+    write_new(temporary, [data], mode, owner=owner)
     sync([temporary])
     os.replace(temporary, path)
     sync([path.parent])

@@ -31,8 +31,6 @@ _LIMITED_AFTER = 60.0
 _LONE_EVERY = 1.0
 #: Names that one sentence shows, and names that are followed.
 _SHOWN, _MOST = 5, 10_000
-#: Hidden names that are looked into, every minute.
-_LOOKED_INTO = 200
 
 
 class FolderFaults:
@@ -45,7 +43,7 @@ class FolderFaults:
         self._strays: dict[str, float] = {}
         self._patience = _STRAY_AFTER
         self._clean_at = self._look_into_at = float("-inf")
-        self._lone: set[str] = set()
+        self._lone: dict[str, int] = {}  # with their owners
         self._lone_at = float("-inf")
         self._left: list[str] = []
         self._undated: list[str] = []
@@ -62,11 +60,17 @@ class FolderFaults:
             self._missed_at = now
         self._missed += len(late)
 
-    def note_strays(self, found: Survey, waiting: Iterable[Waiting], now: float, queue: QueueConfig) -> None:
-        """Follow the files that belong to no upload."""
+    def note_strays(
+        self, fd: int, found: Survey, waiting: Iterable[Waiting], scan_time: ScanTime, queue: QueueConfig
+    ) -> None:
+        """Follow the files of the incoming directory ``fd`` that belong to no upload; of very many, some of each
+        account's."""
+        now = scan_time.monotonic
         listed = {name for one in waiting if one.upload.kind is not UploadKind.LONE for name in one.members or ()}
-        strays = found.others - listed
-        self._strays = {name: self._strays.get(name, now) for name in sorted(strays)[:_MOST]}
+        strays = sorted(found.others - listed)
+        if len(strays) > _MOST:
+            strays = scan.by_owner(fd, strays)[:_MOST]
+        self._strays = {name: self._strays.get(name, now) for name in strays}
         self._patience = max(queue.abandon_after, _STRAY_AFTER)
         if queue.stray_after:
             self._patience = min(self._patience, queue.stray_after / 2)
@@ -80,11 +84,12 @@ class FolderFaults:
                 known.add(one.upload.name)
             else:
                 listed.update(one.members or ())
-        lone = ((known | self._lone) - listed) & found.others
+        lone = ((known | self._lone.keys()) - listed) & found.others
         if not lone:
             return found
-        uploads = {**found.uploads, **{(UploadKind.LONE, name): name for name in lone}}
-        return replace(found, uploads=uploads)
+        uploads = {**found.uploads, **{(UploadKind.LONE, name): name for name in sorted(lone)}}
+        accounts = {(UploadKind.LONE, name): uid for name, uid in self._lone.items() if name in lone - known}
+        return replace(found, uploads=uploads, accounts={**found.accounts, **accounts})
 
     def note_lone(self, fd: int, scan_time: ScanTime, queue: QueueConfig) -> None:
         """Find package files that no .changes lists, and whose senders have sent nothing more for a while.
@@ -96,11 +101,12 @@ class FolderFaults:
             return
         self._lone_at = now + _LONE_EVERY
         quiet = max(TELL_AFTER, queue.settle)
-        long_here = [name for name, since in self._strays.items() if now - since >= quiet]
-        followed = [name for name in long_here if name not in self._lone and UPLOAD_NAME.fullmatch(name)]
-        changed = scan.lone_since(fd, followed)
-        self._lone &= self._strays.keys()
-        self._lone |= {name for name, at in changed.items() if scan_time.wall - at >= quiet}
+        long_here = [
+            name for name, since in self._strays.items() if now - since >= quiet and UPLOAD_NAME.fullmatch(name)
+        ]
+        packages = scan.lone_packages(fd, long_here, self._lone)
+        self._lone = {name: uid for name, uid in self._lone.items() if name in self._strays}
+        self._lone.update((name, one.uid) for name, one in packages.items() if scan_time.wall - one.changed_at >= quiet)
 
     def note_left(self, fd: int, found: Survey, scan_time: ScanTime, queue: QueueConfig) -> None:
         """Follow what lies in the incoming directory ``fd`` and will never be taken as it is: sent under a hidden name
@@ -110,9 +116,9 @@ class FolderFaults:
             return
         self._look_into_at = scan_time.monotonic + _CLEAN_EVERY
         self._undated = scan.beside_delayed(fd, queue) if queue.delay is None and queue.delayed else []
-        changed = {name: scan.hidden_since(fd, name, queue) for name in sorted(found.hidden)[:_LOOKED_INTO]}
+        changed = scan.left_hidden(fd, sorted(found.hidden), queue)
         patience = max(queue.abandon_after, _STRAY_AFTER)
-        self._left = [name for name, at in changed.items() if at is not None and scan_time.wall - at >= patience]
+        self._left = [name for name, at in changed.items() if scan_time.wall - at >= patience]
 
     def overdue(self, fd: int, scan_time: ScanTime, queue: QueueConfig) -> list[str]:
         """Strays of the incoming directory ``fd`` that have not changed for ``stray_after``: by the file system's

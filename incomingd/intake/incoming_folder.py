@@ -218,7 +218,7 @@ class IncomingFolder:
             self._take(fd, self._within(room, ready[:_AT_ONCE], now), waiting, scan_time)
         self._tell(fd, waiting, now)
         if found.complete:
-            self._folder_faults.note_strays(found, waiting.values(), now, self.queue)
+            self._folder_faults.note_strays(fd, found, waiting.values(), scan_time, self.queue)
             self._folder_faults.note_lone(fd, scan_time, self.queue)
             self._folder_faults.note_left(fd, found, scan_time, self.queue)
             self._remove_strays(fd, scan_time)
@@ -499,7 +499,11 @@ class IncomingFolder:
         """Write into each upload's own log what holds it up."""
         for one in waiting.values():
             if one.seen and one.seen.absent and not one.told and one.is_stale(now):
-                directories = (key_name for (kind, key_name) in waiting if kind is UploadKind.DIRECTORY)
+                directories = (
+                    other.file_name
+                    for other in waiting.values()
+                    if other.upload.kind is UploadKind.DIRECTORY and other.upload.uid == one.upload.uid
+                )
                 with contextlib.suppress(OSError):  # gone meanwhile
                     one.beside = scan.beside(fd, one.upload.kind, one.file_name, one.seen.absent, directories)
         news = [(one, text) for one in waiting.values() if one.gone_since is None and (text := one.news(now))]

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from incomingd import fsio
 from incomingd.config import DELAYED, QueueConfig
 from incomingd.intake import ownership
+from incomingd.intake.accounts import in_turn
 from incomingd.intake.listing import Listing, Listings
 from incomingd.intake.ownership import Ownership
 from incomingd.intake.ownership import account_name as _account
@@ -38,8 +39,10 @@ PACKAGES = (*BINARIES, ".dsc")
 NOT_UPLOADS = frozenset({"lost+found"})
 #: Entries beyond a queue's ``max_files`` that are looked at all the same: temporary files of rsync, and the like.
 SLACK = 100
-#: Directories, and files of no upload, that are looked at for what a sender has misplaced.
+#: Directories that are looked into at a time, and package files of no upload that are found at a time.
 _LOOKED_INTO = 200
+#: Entries of the folder for delayed uploads that are read.
+_MOST_DELAYED = 10_000
 #: Bytes of .changes that are read of one upload. Of one that has more, none is read, and it is taken as it is.
 TEXTS_LIMIT = 8 << 20
 #: A file of an upload, also under the name that rsync gives it on the way: .hello_1.0-1_amd64.deb.Xy12ab
@@ -118,7 +121,31 @@ def key_of(name: str, *, is_directory: bool) -> Key | None:
     return None
 
 
-def hidden_since(fd: int, name: str, queue: QueueConfig) -> float | None:
+def by_owner(fd: int, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are there in the incoming directory ``fd``, their owners in turn: however many names an
+    account has, the first ones are of every account."""
+    owners: dict[str, int] = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            owners[name] = os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid
+    return in_turn(owners, owners.__getitem__)
+
+
+def left_hidden(fd: int, names: Iterable[str], queue: QueueConfig) -> dict[str, float]:
+    """Uploads under the hidden ``names`` of the incoming directory ``fd``, each with when it was last changed; of more
+    than can be looked into, some of each account's."""
+    statuses: dict[str, os.stat_result] = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) or _PACKAGING.search(name):
+                statuses[name] = status
+    some = in_turn(statuses, lambda name: statuses[name].st_uid)[:_LOOKED_INTO]
+    found = ((name, _hidden_since(fd, name, queue)) for name in some)
+    return {name: at for name, at in found if at is not None}
+
+
+def _hidden_since(fd: int, name: str, queue: QueueConfig) -> float | None:
     """When an upload that is being written under the hidden ``name`` was last changed; None where it is none.
 
     An account's own settings are none, where incoming is its home: it holds packages, or a file of one that a client
@@ -144,8 +171,10 @@ def beside_delayed(fd: int, queue: QueueConfig) -> list[str]:
     found = []
     with contextlib.suppress(OSError), fsio.directory(DELAYED, fd) as delayed:
         with os.scandir(delayed) as inside:
-            others = [one.name for one in itertools.islice(inside, SLACK) if one.name not in days]
-        found = [name for name in others if not name.startswith(".") and not _is_empty(name, delayed)]
+            names = (one.name for one in itertools.islice(inside, _MOST_DELAYED))
+            others = sorted(name for name in names if name not in days and not name.startswith("."))
+        some = by_owner(delayed, others)[:_LOOKED_INTO]
+        found = [name for name in some if not _is_empty(name, delayed)]
     return sorted(found)
 
 
@@ -253,7 +282,8 @@ def _absent(listings: Iterable[Listing], files: Collection[str]) -> str:
 
 def beside(fd: int, kind: UploadKind, file_name: str, absent: str, directories: Iterable[str]) -> str:
     """Where the file ``absent`` of an upload lies, if its sender has put it into another place of the incoming
-    directory ``fd``: a sentence with what to type; empty if nowhere. ``directories`` are those of other uploads."""
+    directory ``fd``: a sentence with what to type; empty if nowhere. ``directories`` are those of the account's other
+    uploads."""
     uid = os.stat(file_name, dir_fd=fd, follow_symlinks=False).st_uid
     if kind is UploadKind.DIRECTORY:
         if _is_file_of(uid, absent, fd):
@@ -277,19 +307,31 @@ def _is_file_of(uid: int, name: str, fd: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == uid
 
 
-def lone_since(fd: int, names: Iterable[str]) -> dict[str, float]:
-    """Package files among ``names`` in the incoming directory ``fd``, each with when a file of its owner was last
-    changed there: as long as others come, its .changes may come too."""
-    found: dict[str, tuple[int, float]] = {}
-    for name in itertools.islice(names, _LOOKED_INTO):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lone:
+    """A package file, its owner, and when a file of that owner was last changed in the incoming directory."""
+
+    uid: int
+    changed_at: float
+
+
+def lone_packages(fd: int, names: Iterable[str], passed_over: Collection[str]) -> dict[str, Lone]:
+    """Package files among ``names`` in the incoming directory ``fd`` that are not ``passed_over``; of more than are
+    taken on at a time, some of each account's.
+
+    Every file counts for when its owner last changed one: as long as others come, the .changes may come too.
+    """
+    owners: dict[str, int] = {}
+    newest: dict[int, float] = {}
+    for name in names:
         with contextlib.suppress(OSError):
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
-                found[name] = (status.st_uid, status.st_ctime)
-    newest: dict[int, float] = {}
-    for uid, at in found.values():
-        newest[uid] = max(at, newest.get(uid, at))
-    return {name: newest[uid] for name, (uid, _) in found.items() if name.endswith(PACKAGES)}
+                owners[name] = status.st_uid
+                newest[status.st_uid] = max(status.st_ctime, newest.get(status.st_uid, status.st_ctime))
+    packages = [name for name in owners if name.endswith(PACKAGES) and name not in passed_over]
+    some = in_turn(packages, owners.__getitem__)[:_LOOKED_INTO]
+    return {name: Lone(uid=owners[name], changed_at=newest[owners[name]]) for name in some}
 
 
 def nested(files: Iterable[tuple[str, os.stat_result]]) -> str:

@@ -250,3 +250,14 @@ def test_empty_folders_are_removed_up_to_a_stop(tmp_path: Path) -> None:
     fsio.remove_empty(tmp_path / "pool/main/h/hello", tmp_path / "pool")
     assert sorted(path.name for path in (tmp_path / "pool/main").iterdir()) == ["other"]
     fsio.remove_empty(tmp_path / "elsewhere", tmp_path / "pool")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_the_owner_is_given_to_the_file_and_not_to_what_its_name_leads_to(tmp_path: Path) -> None:
+    (secret := tmp_path / "secret").write_text("root's\n")
+    (file := tmp_path / "file").symlink_to(secret)
+    fsio.write_durable(file, b"new\n", 0o640, owner=(12000, 12001))
+    status = file.lstat()
+    assert (status.st_uid, status.st_gid, status.st_mode) == (12000, 12001, 0o100640)
+    assert secret.stat().st_uid == 0
+    assert secret.read_text() == "root's\n"

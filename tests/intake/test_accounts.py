@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from incomingd.intake import incoming_folder, listing, sweep
+from incomingd.intake import folder_faults, incoming_folder, listing, sweep
 from incomingd.intake.accounts import Failures, TimeBudget, in_turn
 from incomingd.states import Stage
 from tests.intake.conftest import Inbox, changes_text, needs_root
@@ -268,6 +268,79 @@ def test_nothing_counts_as_withdrawn_that_is_there(crowded: Inbox) -> None:
     assert {upload.id for upload in crowded.uploads.open()} == followed
 
 
+# -- what will never be taken as it lies there -------------------------------------------------------------------------
+
+
+def make(inbox: Inbox, uid: int, *names: str) -> None:
+    for name in names:
+        (inbox.path / name).write_bytes(b"deb")
+        os.chown(inbox.path / name, uid, 0)
+
+
+def until_lone(inbox: Inbox) -> None:
+    """As long as it takes for a package to be told of, and no look longer."""
+    inbox.look()
+    inbox.wall_ahead = 20
+    inbox.look(after=11)
+    inbox.look()
+
+
+def test_files_of_no_kind_hide_no_lone_package(inbox: Inbox) -> None:
+    make(inbox, MALLORY, *(f"a{number:03}.txt" for number in range(300)))
+    make(inbox, ALICE, "z.deb")
+    until_lone(inbox)
+    assert "waits: no .changes lists it" in log(inbox, "z.deb")[-1]
+
+
+def test_lone_packages_of_one_account_hide_no_other(inbox: Inbox) -> None:
+    make(inbox, MALLORY, *(f"a{number:03}.deb" for number in range(300)))
+    make(inbox, ALICE, "z.deb")
+    until_lone(inbox)
+    assert "waits: no .changes lists it" in log(inbox, "z.deb")[-1]
+
+
+def test_of_very_many_files_some_of_each_account_are_followed(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_faults, "_MOST", 50)
+    make(inbox, MALLORY, *(f"a{number:03}.deb" for number in range(100)))
+    make(inbox, ALICE, "z.deb")
+    until_lone(inbox)
+    assert "waits: no .changes lists it" in log(inbox, "z.deb")[-1]
+
+
+@pytest.mark.parametrize("kind", ["files", "uploads"])
+def test_hidden_names_of_one_account_hide_no_other(kind: str, inbox: Inbox) -> None:
+    for number in range(250):
+        if kind == "files":
+            make(inbox, MALLORY, f".a{number:03}")
+        else:
+            inbox.fill(f".a{number:03}", hello_deb=b"deb")
+            give(inbox, f".a{number:03}", MALLORY)
+    inbox.fill(".z", hello_deb=b"deb")
+    give(inbox, ".z", ALICE)
+    inbox.wall_ahead = 4000
+    inbox.look(after=4000)
+    (fault,) = inbox.faults()
+    assert ".z" in fault
+    assert "hold uploads that nobody writes any more" in fault
+
+
+def test_directories_of_one_account_do_not_hide_where_anothers_file_lies(inbox: Inbox) -> None:
+    for number in range(250):
+        (inbox.path / f"a{number:03}").mkdir()
+        os.chown(inbox.path / f"a{number:03}", MALLORY, 0)
+    inbox.look()
+    inbox.look()
+    (inbox.path / "job").mkdir()
+    make(inbox, ALICE, "job/hello.deb")
+    (inbox.path / "hello.changes").write_text(changes_text(hello_deb=b"deb"))
+    for name in ("job", "hello.changes"):
+        os.chown(inbox.path / name, ALICE, 0)
+    inbox.wall_ahead = 20
+    for _ in range(4):
+        inbox.look(after=11)
+    assert "hello.deb lies in the directory job beside it: mv hello.changes job/" in log(inbox, "hello")[-1]
+
+
 # -- uploads that fail ------------------------------------------------------------------------------------------------
 
 
@@ -324,3 +397,24 @@ def test_names_that_are_made_and_removed_again_leave_few_rows(inbox: Inbox) -> N
     assert inbox.uploads.newest("mallory") is None
     inbox.look(after=120)
     assert inbox.look() == ["mallory"] or inbox.claimed[-1].name == "mallory"
+
+
+def test_lone_packages_that_are_made_and_removed_again_leave_few_rows(inbox: Inbox) -> None:
+    names = [f"{number:03}.deb" for number in range(600)]
+    make(inbox, MALLORY, *names)
+    inbox.look()
+    inbox.wall_ahead = 20
+    for _ in range(30):  # each takes up some
+        inbox.look(after=11)
+    for name in names:
+        (inbox.path / name).unlink()
+    inbox.look()
+    before = len(inbox.uploads.last_ended(1000))
+    assert before == 600
+    make(inbox, MALLORY, "more.deb")
+    make(inbox, ALICE, "hello.deb")
+    inbox.look()
+    inbox.look(after=11)
+    inbox.look()
+    assert inbox.uploads.newest("hello.deb") is not None
+    assert inbox.uploads.newest("more.deb") is None

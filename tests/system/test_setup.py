@@ -116,6 +116,22 @@ def test_an_account_that_may_not_is_told_so(installed: Packaged) -> None:
     assert b"run this as root" in done.stderr
 
 
+@pytest.mark.parametrize("owner", ["root:root", "incomingd:root"])
+def test_no_account_joins_a_group_of_roots(owner: str, installed: Packaged) -> None:
+    """The state folder was made by root, so the group that accounts would join is root's."""
+    systemd, before = installed.systemd, installed.config()
+    systemd.run("useradd", "--create-home", "ci", check=False)
+    systemd.run("chown", owner, "/var/lib/incomingd")
+    try:
+        done = systemd.run(CTL, "setup", "--yes", "--no-start", "--uploader", "ci", check=False)
+    finally:
+        systemd.run("chown", "incomingd:incomingd", "/var/lib/incomingd")
+    assert done.returncode == 2, done
+    assert b"no account joins root's group; give it to the daemon's account" in done.stderr
+    assert "root" not in systemd.run("id", "-nG", "ci").stdout.decode().split()
+    assert installed.config() == before
+
+
 # -- the dialogue -----------------------------------------------------------------------------------------------------
 
 
