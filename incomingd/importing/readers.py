@@ -95,7 +95,7 @@ class Readers:
         self._task = task
         self._processes: list[_Process] = []
         limits.adopt_orphans()
-        files, folders = _readable(task, origins)
+        files, folders = readable(task, origins)
         linked = {path.parent for path in files} | set(folders) if task.link else set()
         try:
             for number in range(count):
@@ -217,7 +217,7 @@ def _named(chunk: Chunk) -> str:
 # -- what a process may reach -----------------------------------------------------------------------------------------
 
 
-def _readable(task: Task, origins: Iterable[Origin]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def readable(task: Task, origins: Iterable[Origin]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Files and folders: those that are imported, and the files to which links lead from a signed repository.
 
     A .dsc is imported with what is beside it.

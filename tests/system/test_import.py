@@ -1,8 +1,10 @@
 """Bulk imports, as operators run them, with the real apt as the witness."""
 
+import contextlib
 import gzip
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +256,30 @@ def test_a_suite_that_wants_sources_gets_no_binary_without(instance: Instance, t
     assert (done.returncode, "[missing-source]" in done.stdout) == (1, True)
     packages.source(tree, "hello", "2.0-1", form="quilt")
     assert import_tree(instance, tree).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE files SET staged = '../../../gnupg/uploaders/' || staged",
+        "UPDATE files SET staged = '/etc/passwd'",
+        "UPDATE files SET path = 'pool/../../state/journal.db'",
+        "UPDATE files SET path = 'dists/stable/InRelease'",
+        "CREATE TRIGGER more AFTER INSERT ON chosen BEGIN DELETE FROM files; END",
+    ],
+)
+def test_what_no_import_notes_is_not_obeyed(idle: Instance, tree: Path, change: str) -> None:
+    with idle:
+        pass
+    packages.binary(tree, "hello", "1.0-1")
+    asked = import_tree(idle, tree, "--no-wait").stdout.partition(":")[0]
+    with contextlib.closing(sqlite3.connect(idle.state / "imports" / asked / "packages.db")) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS chosen (item INTEGER PRIMARY KEY) STRICT")
+        database.execute(change)
+        database.commit()
+    with idle:
+        assert idle.failed(asked) == ["import-gone"]
+    assert not list((idle.archive / "pool").rglob("*.deb"))
 
 
 def test_what_was_read_and_is_damaged_is_told(idle: Instance, tree: Path) -> None:
