@@ -7,8 +7,9 @@ Rules:
   time is looked at again when it has some.
 * An account may have so many uploads, and so many bytes, that are taken and have not ended (:class:`Room`,
   ``[limits]``). What is beyond waits in incoming. One with none on its way may always have one.
-* Each upload that fails leaves a row, a status file and a log line, and costs its sender nothing. An account of which
-  very many have failed is slowed down (:class:`Failures`), so that it cannot fill a disk by these.
+* Each upload that fails, or that brings nothing new, leaves a row, a status file and a log line, and costs its sender
+  nothing. An account that has had very many of them is slowed down (:class:`Failures`), so that it cannot fill a disk
+  by these.
 * Root and the daemon's own account have no limit.
 """
 
@@ -25,13 +26,18 @@ from typing import TypeVar
 from incomingd.config import LimitsConfig
 from incomingd.intake.ownership import shown
 from incomingd.journal.uploads import InFlight
+from incomingd.model import Upload
+from incomingd.states import Stage
 
 _T = TypeVar("_T")
 #: Seconds of looking that an account gets in each second, and what it can save up.
 _RATE, _SAVED = 0.1, 0.2
-#: Uploads of an account that may fail at once; how many each second after that; and how many more for one that
-#: succeeds. What each leaves is some 10 kB for months: an account that fails uses 90 MB a day at most, and not 100 GB.
-_FAILURES, _FAILURE_RATE, _FOR_SUCCESS = 500.0, 0.1, 10.0
+#: Uploads of an account that may fail at once, and how many each second after that. What each leaves is some 10 kB for
+#: months: an account that fails uses 90 MB a day at most, and not 100 GB.
+_FAILURES, _FAILURE_RATE = 500.0, 0.1
+#: What an upload counts that changes nothing (a CI job may send again all that it has built), and one that publishes
+#: something: for each of these one may fail.
+_UNCHANGED, _PUBLISHED = 0.1, -1.0
 
 
 def is_limited(uid: int | None) -> bool:
@@ -88,13 +94,14 @@ class Failures:
         self._lock = threading.Lock()
         self._left: dict[int, tuple[float, float]] = {}  # failures left, and when that was
 
-    def note(self, uid: int | None, *, failed: bool) -> None:
-        """An upload of that account has ended."""
+    def note(self, ended: Upload) -> None:
+        """An upload has ended: it failed, changed nothing, or was published."""
+        uid = ended.uid
         if uid is None or not is_limited(uid):
             return
         with self._lock:
             now = self._timer()
-            left = self._at(uid, now) + (-1 if failed else _FOR_SUCCESS)
+            left = self._at(uid, now) - _cost(ended)
             if left >= _FAILURES:
                 self._left.pop(uid, None)
             else:
@@ -113,14 +120,21 @@ class Failures:
         with self._lock:
             slowed = [uid for uid in self._left if self._at(uid, now) < 1]
         return [
-            f"uploads of {shown(uid)} fail again and again: one of them is taken every {1 / _FAILURE_RATE:.0f} s, "
-            "until some succeed; incomingctl status shows why they fail"
+            f"uploads of {shown(uid)} fail again and again, or change nothing: one that fails is taken every "
+            f"{1 / _FAILURE_RATE:.0f} s, until some are published; incomingctl status shows why they fail"
             for uid in sorted(slowed)
         ]
 
     def _at(self, uid: int, now: float) -> float:
         left, since = self._left.get(uid, (_FAILURES, now))
         return min(left + max(now - since, 0.0) * _FAILURE_RATE, _FAILURES)
+
+
+def _cost(ended: Upload) -> float:
+    if ended.stage is not Stage.PUBLISHED:
+        return 1.0
+    has_changed = ended.published is not None and ended.published.suites and not ended.already_published
+    return _PUBLISHED if has_changed else _UNCHANGED
 
 
 @dataclass(slots=True)

@@ -297,10 +297,11 @@ class IncomingFolder:
     def _cancel(self, upload: Upload, found: str) -> Upload:
         problem = rules.UPLOAD_WITHDRAWN.problem(found)
         log.info("%s: withdrawn: %s", plain(upload), found)
-        self._context.failures.note(upload.uid, failed=True)  # it leaves as much
-        return self._context.uploads.reject(
+        ended = self._context.uploads.reject(
             upload, [problem], self._context.clock(), "withdrawn", target=Stage.CANCELLED
         )
+        self._context.failures.note(ended)  # it leaves as much as one that fails
+        return ended
 
     def _meet(
         self,

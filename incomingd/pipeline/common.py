@@ -84,7 +84,7 @@ class Common:
             for problem in upload.problems:
                 log.info("%s: %s: %s [%s]", upload, problem.file or "the upload", problem.message, problem.code)
             self.rejections += upload.stage is not Stage.PUBLISHED
-            self.failures.note(upload.uid, failed=upload.stage is not Stage.PUBLISHED)
+            self.failures.note(upload)
         self.tell(*ended)
         for upload in ended:
             if upload.stage is Stage.PUBLISHED:

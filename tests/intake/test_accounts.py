@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from incomingd.intake import folder_faults, incoming_folder, listing, sweep
 from incomingd.intake.accounts import Failures, TimeBudget, in_turn
+from incomingd.model import Published, SuiteResult, Upload
 from incomingd.states import Stage
 from tests.intake.conftest import Inbox, changes_text, needs_root
 
@@ -351,29 +353,86 @@ class Timer:
         return self.now
 
 
-def test_an_account_whose_uploads_fail_again_and_again_is_slowed_down() -> None:
+class Ends:
+    """Uploads of accounts, as they have ended."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        inbox.fill("hello", hello_deb=b"deb")
+        inbox.look()
+        self._upload = inbox.newest("hello")
+
+    def failed(self, uid: int | None) -> Upload:
+        return replace(self._upload, uid=uid, stage=Stage.REJECTED)
+
+    def published(self, uid: int) -> Upload:
+        suites = {"stable": SuiteResult(generation=1, inrelease_sha256="0" * 64)}
+        done = Published(suites=suites, files=("pool/hello.deb",))
+        return replace(self._upload, uid=uid, stage=Stage.PUBLISHED, published=done)
+
+    def already_published(self, uid: int) -> Upload:
+        return replace(self.published(uid), already_published=True)
+
+    def commands(self, uid: int) -> Upload:
+        return replace(self.published(uid), published=Published(suites={}, files=()))
+
+
+@pytest.fixture
+def ends(inbox: Inbox) -> Ends:
+    return Ends(inbox)
+
+
+def test_an_account_whose_uploads_fail_again_and_again_is_slowed_down(ends: Ends) -> None:
     timer = Timer()
     failures = Failures(timer)
     for _ in range(500):
         assert failures.wait(MALLORY, timer.now) == 0
-        failures.note(MALLORY, failed=True)
+        failures.note(ends.failed(MALLORY))
     assert failures.wait(MALLORY, timer.now) == pytest.approx(10)
     assert failures.wait(ALICE, timer.now) == 0
-    assert "uid 13002 fail again and again: one of them is taken every 10 s" in failures.sentences(timer.now)[0]
+    (said,) = failures.sentences(timer.now)
+    assert "uid 13002 fail again and again, or change nothing: one that fails is taken every 10 s" in said
     timer.now = 10
     assert failures.wait(MALLORY, timer.now) == 0
-    failures.note(MALLORY, failed=True)
+    failures.note(ends.failed(MALLORY))
     assert failures.wait(MALLORY, timer.now) == pytest.approx(10)
-    failures.note(MALLORY, failed=False)
+    failures.note(ends.published(MALLORY))
     assert failures.wait(MALLORY, timer.now) == 0
     assert failures.sentences(timer.now) == []
 
 
-def test_root_and_the_daemon_are_never_slowed_down() -> None:
+def test_one_success_makes_up_for_one_failure(ends: Ends) -> None:
+    timer = Timer()
+    failures = Failures(timer)
+    for _ in range(500):
+        failures.note(ends.failed(MALLORY))
+    failures.note(ends.published(MALLORY))
+    failures.note(ends.failed(MALLORY))
+    assert failures.wait(MALLORY, timer.now) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("kind", ["already_published", "commands"])
+def test_what_changes_nothing_makes_up_for_nothing_and_has_a_limit(kind: str, ends: Ends) -> None:
+    """The same upload can be sent again without end, by anyone who can read it."""
+    timer = Timer()
+    failures = Failures(timer)
+    same = getattr(ends, kind)(MALLORY)
+    for _ in range(499):
+        failures.note(ends.failed(MALLORY))
+    failures.note(same)
+    assert failures.wait(MALLORY, timer.now) == pytest.approx(1)
+    timer.now = 100_000
+    sent = 0
+    while sent < 6000 and not failures.wait(MALLORY, timer.now):
+        failures.note(same)
+        sent += 1
+    assert 4900 < sent < 5100
+
+
+def test_root_and_the_daemon_are_never_slowed_down(ends: Ends) -> None:
     failures = Failures()
     for uid in (0, os.geteuid(), None):
         for _ in range(1000):
-            failures.note(uid, failed=True)
+            failures.note(ends.failed(uid))
         assert failures.wait(uid, time.monotonic()) == 0
 
 
