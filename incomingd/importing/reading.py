@@ -37,6 +37,8 @@ from incomingd.verify.source import SourceContext, check_source
 
 #: Packages in one folder of the staging area.
 _IN_FOLDER = 1000
+#: Characters of a file's own name in that of its copy.
+_NAME_KEPT = 200
 #: No limit: a file that no index lists.
 _ANY = 1 << 62
 
@@ -73,8 +75,11 @@ def folder_of(number: int) -> str:
 
 
 def staged_binary(number: int, origin: Origin) -> str:
-    """Where a binary package is staged, below the import's folder; a source has the folder ``number`` to itself."""
-    return f"{folder_of(number)}/{number}-{origin.path.rpartition('/')[2]}"
+    """Where a binary package is staged, below the import's folder; a source has the folder ``number`` to itself.
+
+    Its own name may have all the 255 bytes that a name can have, and there is a number before it.
+    """
+    return f"{folder_of(number)}/{number}-{origin.path.rpartition('/')[2][-_NAME_KEPT:]}"
 
 
 def sections_of(kind: str, component: str, architecture: str, suite: SuiteConfig) -> tuple[str, ...]:
@@ -99,28 +104,34 @@ class Reader:
     def read(self, number: int, origin: Origin) -> Item:
         """Take one package in; ``number`` is its own in this import. Raises ``Retry``."""
         name = origin.path.rpartition("/")[2]
+        if not (FILE_NAME if name.endswith(".dsc") else LOOSE_FILE_NAME).fullmatch(name):
+            problem = rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))
+            return Item(id=number, origin=origin, problems=(problem,), package=None)
         problems: list[Problem]
         package: StagedPackage | None = None
         self._warnings = []
         try:
-            if not (FILE_NAME if name.endswith(".dsc") else LOOSE_FILE_NAME).fullmatch(name):
-                problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))]
-            elif name.endswith(".dsc"):
+            if name.endswith(".dsc"):
                 package, problems = self._source(number, origin)
             else:
                 package, problems = self._binary(number, origin)
         except fsio.NotRegularError:
             problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=name)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             problems = [rules.MISSING_FILE.problem("it is listed, and it is not there", file=name)]
         except _UnlistedError as error:
             problems = [error.problem]
         except PermissionError as error:
             raise Retry(f"{origin.path}: cannot be read by the user {os.geteuid()}, who runs incomingd") from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            # An index may list any path; that there is no such file is all that the system says of this one.
+            problems = [rules.MISSING_FILE.problem("it is listed, and its path is too long for this system", file=name)]
         if package is not None:
             problems += self._fits(package, name)
         if problems:
-            self._remove(number, name)
+            self._remove(number, origin)
         return Item(
             id=number,
             origin=origin,
@@ -166,11 +177,10 @@ class Reader:
             raise TooLongError from error
         return replace(fsio.hash_file(target), name=name)
 
-    def _remove(self, number: int, name: str) -> None:
+    def _remove(self, number: int, origin: Origin) -> None:
         """Nothing is kept of what cannot be imported."""
-        folder = self._task.folder / folder_of(number)
-        fsio.remove(folder / f"{number}-{name}")
-        fsio.remove_tree(folder / str(number))
+        fsio.remove(self._task.folder / staged_binary(number, origin))
+        fsio.remove_tree(self._task.folder / folder_of(number) / str(number))
 
     def _component(self, origin: Origin) -> Callable[[str, str], str]:
         """How the component follows from a section and a file's name: not at all, where somebody has said it."""
