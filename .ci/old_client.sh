@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 . .ci/setup.sh
 
 [ "$(id -u)" = 0 ] || die "a chroot is made by root only"
-virtual_environment test,dev,pyinotify
+virtual_environment test,dev,builders,pyinotify
 chroot=$(made_chroot bullseye python3,gnupg,openssh-client,rsync)
 INCOMINGD_DEBIAN_11=$chroot exec .venv/bin/python -m pytest tests/client/debian_11.py

@@ -2,9 +2,9 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES apache2-bin apt-utils aptly caddy curl dbus dpkg-dev dput e2fsprogs fish libseccomp2 lintian
-  nginx-light openssh-client openssh-server openssl python3-dput python3-paramiko reprepro rsync sqv systemd util-linux xz-utils
-  zsh zstd"
+TEST_PACKAGES="$RUN_PACKAGES alien apache2-bin apt-utils aptly caddy checkinstall cmake curl dbus debsigs dpkg-dev dput
+  e2fsprogs equivs fakeroot fish libseccomp2 lintian nginx-light openssh-client openssh-server openssl python3-dput
+  python3-paramiko reprepro rsync sqv systemd util-linux xz-utils zsh zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
@@ -46,6 +46,18 @@ unpacked_package() {
     mv .cache/new/root ".cache/$package"
     rm -r .cache/new
   done
+}
+
+# node_package NAME RANGE: install that package of npm in .cache/NAME. Debian's npm brings some 300 packages along, so
+# that it is installed only where there is none.
+node_package() {
+  [ ! -e ".cache/$1" ] || return 0
+  command -v npm >/dev/null || debian_packages npm
+  say "installing the npm package $1"
+  rm -rf .cache/new
+  mkdir -p .cache/new
+  npm install --prefix .cache/new --silent --no-audit --no-fund --ignore-scripts "$1@$2" >&2
+  mv .cache/new ".cache/$1"
 }
 
 # The interpreter that users have: Debian's own. Accounts other than root can run it, as the tests need.

@@ -37,6 +37,8 @@ from incomingd.verify.source import SourceContext, check_source
 
 #: Packages in one folder of the staging area.
 _IN_FOLDER = 1000
+#: Characters of a file's own name in that of its copy.
+_NAME_KEPT = 200
 #: No limit: a file that no index lists.
 _ANY = 1 << 62
 
@@ -73,8 +75,11 @@ class Task:
 
 
 def staged_binary(place: str, number: int, origin: Origin) -> str:
-    """Where a binary package is staged, below the folder of files; ``place`` is the folder of the process there."""
-    return f"{place}/{number // _IN_FOLDER}/{number}-{origin.path.rpartition('/')[2]}"
+    """Where a binary package is staged, below the folder of files; ``place`` is the folder of the process there.
+
+    Its own name may have all the 255 bytes that a name can have, and there is a number before it.
+    """
+    return f"{place}/{number // _IN_FOLDER}/{number}-{origin.path.rpartition('/')[2][-_NAME_KEPT:]}"
 
 
 def staged_source(place: str, number: int, name: str) -> str:
@@ -110,24 +115,30 @@ class Reader:
     def read(self, number: int, origin: Origin) -> Item:
         """Take one package in; ``number`` is its own in this import. Raises ``Retry``."""
         name = origin.path.rpartition("/")[2]
+        if not (FILE_NAME if name.endswith(".dsc") else LOOSE_FILE_NAME).fullmatch(name):
+            problem = rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))
+            return Item(id=number, origin=origin, problems=(problem,), package=None)
         problems: list[Problem]
         package: StagedPackage | None = None
         self._warnings = []
         try:
-            if not (FILE_NAME if name.endswith(".dsc") else LOOSE_FILE_NAME).fullmatch(name):
-                problems = [rules.BAD_FILE_NAME.problem(f"it is called {plain(name)}", file=plain(name))]
-            elif name.endswith(".dsc"):
+            if name.endswith(".dsc"):
                 package, problems = self._source(number, origin)
             else:
                 package, problems = self._binary(number, origin)
         except fsio.NotRegularError:
             problems = [rules.NOT_REGULAR_FILE.problem("it is a link or a special file", file=name)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             problems = [rules.MISSING_FILE.problem("it is listed, and it is not there", file=name)]
         except _UnlistedError as error:
             problems = [error.problem]
         except PermissionError as error:
             raise Retry(f"{origin.path}: cannot be read by the user {os.geteuid()}, who runs incomingd") from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            # An index may list any path; that there is no such file is all that the system says of this one.
+            problems = [rules.MISSING_FILE.problem("it is listed, and its path is too long for this system", file=name)]
         if package is not None:
             problems += self._fits(package, origin, name)
         if problems:

@@ -231,8 +231,11 @@ class Staging:
 
 
 def _text(path: str) -> str:
-    """A path as the database can hold it: bytes that are not UTF-8 are escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A path as the database can hold it: bytes that are not UTF-8 are escaped, and so is the backslash that does it.
+
+    Two paths are never the same: one can have the byte FF where another has the four characters ``\xff``.
+    """
+    return path.replace("\\", r"\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _digests(file: FileEntry) -> tuple[str, str, str]:

@@ -403,6 +403,45 @@ def test_a_listed_path_does_not_leave_the_repository(
     assert done.packages_in(done.asked_for("--keep-going")) == 1
 
 
+NO_FILE = {
+    "long-folder": "pool/" + "x" * 300 + "/a_1_all.deb",
+    "long-path": "pool/" + "x/" * 2040 + "a.deb",
+    "long-name": "pool/" + "a" * 252 + ".deb",
+    "below-a-file": "pool/other_1.0-1_amd64.deb/a_1_all.deb",
+    "below-a-loop": "pool/loop/a_1_all.deb",
+    "byte": "pool/a\udcf6.deb",
+    "backslash": "pool/a\\xf6.deb",  # as the byte is shown
+}
+
+
+def test_a_listed_path_that_no_file_can_have_is_told_and_the_rest_is_read(
+    from_folder: Import, repository: Repository
+) -> None:
+    (repository.root / "pool/loop").symlink_to("loop")
+    hello = repository.root / "pool/hello_1.0-1_amd64.deb"
+    odd = [repository.stanza(hello, Filename=path.encode("utf-8", "surrogateescape")) for path in NO_FILE.values()]
+    repository.publish(*odd, repository.stanza(hello))
+    said = from_folder.run()
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    assert f"{len(odd)} of {len(odd) + 1} packages cannot be imported" in said.stderr
+    assert said.stdout.count("its path is too long for this system") == 2
+    assert said.stdout.count("it is not there") == 2
+    assert said.stdout.count("[bad-file-name]") == 3
+    assert r"/pool/a\xf6.deb: " in said.stdout
+    assert r"/pool/a\\xf6.deb: " in said.stdout
+    assert from_folder.packages_in(from_folder.asked_for("--keep-going")) == 1
+
+
+def test_a_name_may_be_as_long_as_a_file_system_allows(from_folder: Import, repository: Repository) -> None:
+    hello = repository.root / "pool/hello_1.0-1_amd64.deb"
+    long = hello.with_name("a" * 251 + ".deb")
+    stanza = repository.stanza(hello, Filename=f"pool/{long.name}")
+    hello.rename(long)
+    repository.publish(stanza)
+    assert from_folder.packages_in(from_folder.asked_for()) == 1
+
+
 def test_a_path_is_asked_for_as_apt_asks_for_it(over_http: Import, repository: Repository, server: Server) -> None:
     odd = repository.root / "pool/1%3a2 #x?y"
     odd.mkdir()

@@ -1,17 +1,20 @@
 """What an attacker may send to the parsers: no crash, no hang, and nothing accepted that gpgv, dpkg-deb or tar refuses.
 
-Half a minute by default, nine targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each target
+Forty seconds by default, twelve targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each target
 begins with real files and cuts, doubles, swaps and flips pieces of them. What was found stays in :data:`FOUND`.
 """
 
 import base64
+import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
 import posixpath
 import re
 import resource
+import shutil
 import subprocess
 import tarfile
 import time
@@ -25,8 +28,11 @@ from debian.deb822 import Deb822
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from incomingd.errors import ConfigError
-from incomingd.importing import index, release
+from incomingd.config import reader as configuration
+from incomingd.errors import ConfigError, Retry
+from incomingd.importing import index, release, remote, repository
+from incomingd.importing.reading import Reader, Task
+from incomingd.journal.staging import Item, Origin, Staging
 from incomingd.model import Digests, Fields, FileEntry, Problem
 from incomingd.verify import deb822, openpgp, relations
 from incomingd.verify.binary import BinaryContext, check_binary
@@ -34,9 +40,10 @@ from incomingd.verify.changes import read
 from incomingd.verify.signature import Verifier, is_signed
 from incomingd.verify.streams import ArchiveError, Spare
 from incomingd.verify.tar import Kind, read_tar
+from tests.support import packages
 from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
-SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "30")) / 9
+SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "40")) / 12
 #: No single input may take longer; with a machine that has other things to do in mind.
 LIMIT = 20.0
 #: KiB that any input may add to what this process ever had.
@@ -504,15 +511,159 @@ INDEX_TOKENS = [
         b"./",
         b".dsc",
     ),
-    *(b"http://x/", b"\xf6", b"\xff" * 70_000, b"\n\n", b"ab" * 32),
+    *(b"http://x/", b"\xf6", b"\\xf6", b"\xff" * 70_000, b"\n\n", b"ab" * 32),
+    *(b"x" * 250, b"x/" * 300, b"a.deb/", b"link/", b"loop/", b"-1", b"1" * 20, "\u00b2".encode(), b" 9 b.dsc\n "),
 ]
 
 
-def test_index_text() -> None:
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of real packages, with the indexes and the Release that apt-ftparchive makes of it."""
+    root = tmp_path_factory.mktemp("repo")
+    pool = root / "pool"
+    pool.mkdir()
+    packages.binary(pool, "hello", "2.0-1")
+    packages.binary(pool, "common", "1:1.0", "all")
+    packages.source(pool, "hello", "2.0-1", form="quilt")
+    for kind, where in (("packages", "binary-amd64/Packages"), ("sources", "source/Sources")):
+        file = root / f"dists/stable/main/{where}"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(ftparchive(root, kind, "pool"))
+    (pool / "link").symlink_to("/etc")
+    (pool / "loop").symlink_to("loop")
+    return root
+
+
+def ftparchive(root: Path, *words: str) -> bytes:
+    if not shutil.which("apt-ftparchive"):
+        pytest.skip("apt-ftparchive is not installed")
+    return subprocess.run(["apt-ftparchive", *words], cwd=root, check=True, capture_output=True).stdout
+
+
+def real_indexes(repo: Path) -> list[bytes]:
+    main = repo / "dists/stable/main"
+    return [(main / name).read_bytes() for name in ("binary-amd64/Packages", "source/Sources")]
+
+
+def test_index_text(repo: Path) -> None:
     digest = b"ab" * 32
-    packages = b"Package: a\nVersion: 1\nFilename: pool/a_1_all.deb\nSize: 9\nSHA256: " + digest + b"\n"
+    short = b"Package: a\nVersion: 1\nFilename: pool/a_1_all.deb\nSize: 9\nSHA256: " + digest + b"\n"
     sources = b"Package: a\nDirectory: pool/a\nChecksums-Sha256:\n " + digest + b" 9 a_1.dsc\n"
-    rounds(index_text, [packages, sources, packages + b"\n" + sources], INDEX_TOKENS)
+    rounds(index_text, [short, sources, short + b"\n" + sources, *real_indexes(repo)], INDEX_TOKENS)
+
+
+#: How an index may be packed.
+PACKED: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.compress, ".gz": gzip.compress, ".bz2": bz2.compress}
+MAGIC = {b"\xfd": ".xz", b"\x1f": ".gz", b"B": ".bz2"}
+
+
+class Importing:
+    """Reads a repository that lists one index as ``import --from-repo`` does, up to what is staged of its packages."""
+
+    def __init__(self, repo: Path, folder: Path) -> None:
+        self.root = folder / "theirs"
+        shutil.copytree(repo, self.root, symlinks=True)
+        (folder / "staged").mkdir()
+        document = {"suites": {"stable": {}}, "incoming": {"default": {"path": "incoming"}}}
+        config = configuration.parse(document, folder / "incomingd.toml")
+        self.task = Task(
+            config=config,
+            suite=config.suites[0],
+            component=None,
+            folder=folder / "staged",
+            link=False,
+            now=NOW.astimezone(UTC),
+            keyring=folder / "uploaders",
+            roots=(self.root,),
+        )
+
+    def contents(self, name: str, data: bytes, listed: int) -> repository.Contents | None:
+        """What is found where ``data`` is the index ``name``, which unpacks to ``listed`` bytes; None where nothing."""
+        (self.root / f"dists/stable/{name}").write_bytes(data)
+        text = f"Suite: stable\nDate: {NOW:%a, %d %b %Y %H:%M:%S} UTC\nComponents: main\nSHA256:\n"
+        text += f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}\n"
+        plain = name.removesuffix(Path(name).suffix)
+        if plain != name:
+            text += f" {'ab' * 32} {listed} {plain}\n"
+        (self.root / "dists/stable/InRelease").write_text(text)
+        wanted = release.Wanted(name="stable", keyring=Path("unused"), now=self.task.now)
+        place = remote.Folder(base=str(self.root))
+        found: repository.Contents | None = None
+        said: tuple[str, ...] = ()
+        try:
+            found = repository.Repository(place, "stable").contents(wanted, self.task.suite, self.task.folder)
+        except ConfigError as error:
+            said = error.errors
+        except Retry as error:
+            said = (str(error),)
+        assert found or said
+        assert all(line.isprintable() for line in said)
+        return found
+
+    def stage(self, contents: repository.Contents) -> None:
+        """Have everything read and noted, and the staging area as it was before."""
+        for called, problem in contents.faults:
+            assert called.isprintable()
+            assert problem.message.isprintable()
+        assert all(origin.path.startswith(f"{self.root}/") for origin in contents.origins)
+        staging, reader = Staging(self.task.folder), Reader(self.task)
+        try:
+            todo = staging.keep(contents.origins)
+            assert len(todo) == len(contents.origins)
+            staging.add([self.item(reader, *one) for one in enumerate(todo, staging.next_id())])
+            count, told = staging.problems(len(todo))
+            assert count == len({origin for origin, _ in told})
+            assert staging.count() + count == len(todo)
+            staging.keep([])
+        finally:
+            staging.close()
+        shutil.rmtree(self.task.folder / "0", ignore_errors=True)
+
+    def item(self, reader: Reader, number: int, origin: Origin) -> Item:
+        found = reader.read(number, origin)
+        assert found.package or found.problems
+        # Nothing is published of what is not the listed bytes.
+        assert found.package is None or found.package.sha256 == origin.sha256
+        return found
+
+
+@pytest.fixture
+def importing(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Importing:
+    # gpg would take nine tenths of the time; test_inrelease has it.
+    monkeypatch.setattr(release, "verify", release.read)
+    return Importing(repo, tmp_path)
+
+
+def test_packed_indexes(repo: Path, importing: Importing) -> None:
+    """Bytes that a decompressor gets."""
+
+    def target(data: bytes) -> None:
+        name = "main/binary-amd64/Packages" + MAGIC.get(data[:1], "")
+        contents = importing.contents(name, data, 1 << 20)
+        if contents and name.endswith("Packages"):
+            importing.stage(contents)
+
+    text = real_indexes(repo)[0]
+    bomb = [pack(bytes(8 << 20)) for pack in PACKED.values()]
+    sound = [pack(text) for pack in PACKED.values()]
+    rounds(target, [text, *sound, *bomb], [*CONTAINER_TOKENS, *sound])
+
+
+def test_listed_packages(repo: Path, importing: Importing) -> None:
+    """Texts that are packed as they should be: what they list is read, and told of, whatever it is."""
+    names = ("main/binary-amd64/Packages", "main/source/Sources")
+
+    def target(data: bytes) -> None:
+        ending = ("", *PACKED)[len(data) % 4]
+        packed = PACKED[ending](data) if ending else data
+        name = names[b"Directory" in data]
+        # One byte less than there is, now and then.
+        contents = importing.contents(name + ending, packed, len(data) - (len(data) % 8 == 7))
+        (importing.root / f"dists/stable/{name}{ending}").unlink()
+        if contents:
+            importing.stage(contents)
+
+    rounds(target, real_indexes(repo), INDEX_TOKENS)
 
 
 def release_text(data: bytes) -> None:
@@ -529,13 +680,54 @@ def release_text(data: bytes) -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", row.sha256) for row in rows)
 
 
-def test_release_text() -> None:
+RELEASE_TOKENS = [
+    *INDEX_TOKENS,
+    *(b"Suite: ", b"Date: ", b"+9999", b"99999999999", b"Valid-Until: ", b"Mon, 01 Jan 0001 00:00:00 +2359", b"-2359"),
+]
+
+
+def real_release(repo: Path) -> bytes:
+    """Made at the time that the targets say it is."""
+    fields = {"Suite": "stable", "Codename": "bookworm", "Components": "main", "Architectures": "amd64"}
+    options = [word for name, value in fields.items() for word in ("-o", f"APT::FTPArchive::Release::{name}={value}")]
+    text = ftparchive(repo / "dists/stable", *options, "release", ".")
+    return re.sub(rb"Date: .*", f"Date: {NOW:%a, %d %b %Y %H:%M:%S} UTC".encode(), text)
+
+
+def test_release_text(repo: Path) -> None:
     text = f"Suite: stable\nCodename: bookworm\nDate: {NOW:%a, %d %b %Y %H:%M:%S} UTC\nComponents: main\n"
     text += f"Valid-Until: Fri, 01 Jan 2100 00:00:00 UTC\nSHA256:\n {'ab' * 32} 9 main/binary-amd64/Packages\n"
+    rounds(release_text, [text.encode(), real_release(repo)], RELEASE_TOKENS)
+
+
+def test_inrelease(repo: Path, seeds: tuple[Keys, dict[str, bytes]], tmp_path: Path) -> None:
+    """What is taken is a text that gpgv, too, says one of the owner's keys has signed."""
+    keys, _ = seeds
+    keyring = tmp_path / "owner.asc"
+    keyring.write_bytes(keys.public("ada"))
+    wanted = release.Wanted(name="stable", keyring=keyring, now=NOW.astimezone(UTC))
+    text = real_release(repo)
+
+    def target(data: bytes) -> None:
+        found: release.Release | None = None
+        said: tuple[str, ...] = ("",)
+        try:
+            found = release.verify(data, wanted)
+        except ConfigError as error:
+            said = error.errors
+        if found is None:
+            assert all(said)
+            assert all(line.isprintable() for line in said)
+            return
+        # Of several signatures gpgv may call others bad, and then ends badly.
+        command = ["gpgv", "--keyring", str(keys.keyring.public), "--status-fd", "2", "--output", "-"]
+        done = subprocess.run(command, input=data, capture_output=True, timeout=LIMIT)
+        assert f"VALIDSIG {keys.fingerprints['ada']}".encode() in done.stderr, "accepted, and gpgv refuses it"
+        assert release.read(done.stdout, wanted) == found
+
+    signed = keys.sign(text, by="ada")
     rounds(
-        release_text,
-        [text.encode()],
-        [*INDEX_TOKENS, b"Suite: ", b"Date: ", b"+9999", b"99999999999", b"Valid-Until: "],
+        target, [signed, keys.sign(text, by="bob"), text], [*RELEASE_TOKENS, signed, b"-----BEGIN PGP SIGNATURE-----\n"]
     )
 
 

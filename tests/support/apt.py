@@ -77,9 +77,10 @@ class Apt:
 
     def packages(self) -> set[tuple[str, str]]:
         """Every package and version that the archive has for amd64."""
-        words = [line.split()[:2] for line in self.run("dumpavail", tool="apt-cache").splitlines() if line]
-        names = [value for field, value in words if field == "Package:"]
-        versions = [value for field, value in words if field == "Version:"]
+        lines = self.run("dumpavail", tool="apt-cache").splitlines()
+        names, versions = (
+            [line.split()[1] for line in lines if line.startswith(field)] for field in ("Package: ", "Version: ")
+        )
         return set(zip(names, versions, strict=True))
 
     def download(self, *packages: str) -> list[str]:
