@@ -484,7 +484,7 @@ def index_text(data: bytes) -> None:
         assert str(stanza).isprintable()
         said, listed = "", None
         try:
-            listed = index.entry(stanza)
+            listed = index.entry(stanza).file
         except index.EntryError as error:
             said = str(error)
         assert said.isprintable()
@@ -606,7 +606,7 @@ class Importing:
             assert called.isprintable()
             assert problem.message.isprintable()
         assert all(origin.path.startswith(f"{self.root}/") for origin in contents.origins)
-        staging, reader = Staging(self.task.folder), Reader(self.task)
+        staging, reader = Staging(self.task.folder), Reader(self.task, "1-0")
         try:
             todo = staging.keep(contents.origins)
             assert len(todo) == len(contents.origins)
@@ -617,7 +617,7 @@ class Importing:
             staging.keep([])
         finally:
             staging.close()
-        shutil.rmtree(self.task.folder / "0", ignore_errors=True)
+        shutil.rmtree(self.task.files, ignore_errors=True)
 
     def item(self, reader: Reader, number: int, origin: Origin) -> Item:
         found = reader.read(number, origin)
