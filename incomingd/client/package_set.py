@@ -104,6 +104,7 @@ def pack(given: Sequence[Path], suite: str | None, signer: Signer | None, folder
         if suite is not None:
             raise UsageError("--suite is for packages without a .changes; this one says itself where it is to go")
         listed = dict.fromkeys(file for one in changes for file in _listed(one))
+        _check_names((*changes, *listed))
         written = [_signed_copy(one, signer, folder) for one in changes]
     else:
         if suite is None:
@@ -114,6 +115,7 @@ def pack(given: Sequence[Path], suite: str | None, signer: Signer | None, folder
         ]
         beside = [one for file in files if file.suffix == ".dsc" for one in _listed(file)]
         listed = dict.fromkeys((*others, *beside, *sources))
+        _check_names(listed)
         groups = _groups(list(listed), _Sender(signer))
         for file in listed.keys() - {file for group in groups for file, _, _ in group.files}:
             raise PackageError(f"{file}: belongs to none of the packages; leave it out, or name its package too")
@@ -126,6 +128,7 @@ def _chosen(given: Sequence[Path]) -> list[Path]:
     """The files that were named; of a directory its .changes, or else its packages."""
     files: dict[Path, None] = {}
     for path in given:
+        _check_links([path, *path.absolute().parents])
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix in _GIVEN)
             found = [file for file in inside if file.suffix == ".changes"] or inside
@@ -136,6 +139,9 @@ def _chosen(given: Sequence[Path]) -> list[Path]:
             files[path] = None
         else:
             raise PackageError(f"{path}: is none of {', '.join(_GIVEN)}; what a .changes or .dsc lists goes with it")
+    for file in files:
+        if not file.is_file():  # opening a FIFO would wait for a writer
+            raise PackageError(f"{file}: is not a regular file; remove it, or name the files that are to be sent")
     _check_links(files)
     if any(file.suffix == ".changes" for file in files):
         return list(files)
@@ -158,6 +164,17 @@ def _listed(file: Path) -> List[Path]:
     return there
 
 
+def _check_names(files: Iterable[Path]) -> None:
+    """Raises :class:`PackageError` for a name that the daemon takes from nobody. It would stand in a .changes, and be
+    given to programs that read more than a name in it."""
+    for file in files:
+        if not FILE_NAME.fullmatch(file.name):
+            raise PackageError(
+                f"{file}: its name is not one that an upload's file can have: a letter or digit, then at most 254 "
+                "letters, digits and . + ~ _ -; rename it, and build the .changes again"
+            )
+
+
 def _check_links(files: Iterable[Path]) -> None:
     """Raises :class:`PackageError` for a link by which another account would have one of the caller's files sent.
 
@@ -177,9 +194,17 @@ def _signed_copy(file: Path, signer: Signer | None, folder: Path) -> Path:
     text = file.read_bytes()
     if signer is None or text.startswith(SIGNED):
         return file
-    copy = folder / file.name
-    copy.write_bytes(signer.sign(text))
-    return copy
+    return _written(folder / file.name, signer.sign(text), "two files of that name are to be signed; send them apart")
+
+
+def _written(file: Path, data: bytes, taken: str) -> Path:
+    """A new file. ``taken`` says what is wrong if its name is in use."""
+    try:
+        with file.open("xb") as new:
+            new.write(data)
+    except FileExistsError as error:
+        raise PackageError(f"{file.name}: {taken}") from error
+    return file
 
 
 def _each_once(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -339,10 +364,12 @@ def _write(group: _Group, suite: str, signer: Signer | None, folder: Path) -> Pa
     name = f"{group.source}_{without_epoch(group.version)}_{suffix}.changes"
     if not FILE_NAME.fullmatch(name):  # it comes from the package, and could lead out of the folder
         raise PackageError(f"{plain(group.source)}: its .changes would be {plain(name)}, which is no file name")
-    file = folder / name
     text = write(_changes(group, suite))
-    file.write_bytes(signer.sign(text) if signer else text)
-    return file
+    return _written(
+        folder / name,
+        signer.sign(text) if signer else text,
+        f"two versions of {group.source} that are given differ in nothing but their epoch; send them apart",
+    )
 
 
 def _changes(group: _Group, suite: str) -> OrderedDict[str, str]:

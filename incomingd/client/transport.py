@@ -202,14 +202,14 @@ class _Ssh:
 
     def _sftp_put(self, files: Sequence[Path], name: str) -> None:
         hidden, target = posixpath.join(self._path, f".{name}"), posixpath.join(self._path, name)
-        # Apart: where it is there already, it is somebody else's, and stays.
-        self._checked(self._sftp([f"mkdir {_quoted(hidden)}"]), f"it could not be sent to {self._host}")
         lines = []
         for file in files:
             remote = _quoted(posixpath.join(hidden, file.name))
             # It is put with the mode that it has here, and the daemon has to be able to read it there.
             lines += [f"put {_quoted(str(file.absolute()))} {remote}", f"chmod 644 {remote}"]
         lines.append(f"rename {_quoted(hidden)} {_quoted(target)}")
+        # Apart: where it is there already, it is somebody else's, and stays.
+        self._checked(self._sftp([f"mkdir {_quoted(hidden)}"]), f"it could not be sent to {self._host}")
         try:
             self._checked(self._sftp(lines), f"it could not be sent to {self._host}")
         except BaseException:  # as above
