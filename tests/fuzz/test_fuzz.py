@@ -1,7 +1,7 @@
 """What an attacker may send to the parsers: no crash, no hang, and nothing accepted that gpgv, dpkg-deb or tar refuses.
 
-Forty seconds by default, twelve targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each target
-begins with real files and cuts, doubles, swaps and flips pieces of them. What was found stays in :data:`FOUND`.
+Forty seconds by default, thirteen targets together; ``INCOMINGD_FUZZ_SECONDS=600`` for as long as one likes. Each
+target begins with real files and cuts, doubles, swaps and flips pieces of them. What was found stays in :data:`FOUND`.
 """
 
 import base64
@@ -43,7 +43,7 @@ from incomingd.verify.tar import Kind, read_tar
 from tests.support import packages
 from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
-SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "40")) / 12
+SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "40")) / 13
 #: No single input may take longer; with a machine that has other things to do in mind.
 LIMIT = 20.0
 #: KiB that any input may add to what this process ever had.
@@ -516,6 +516,38 @@ INDEX_TOKENS = [
 ]
 
 
+#: A path with these in it may be that of no file at all.
+PATH_TOKENS = [
+    *(
+        b"../",
+        b"..",
+        b"//",
+        b"./",
+        b"/",
+        b".dsc",
+        b".deb/",
+        b"/x.deb",
+        b"link/",
+        b"loop/",
+        b"http://x/",
+        b":",
+        b" ",
+        b"%2f",
+    ),
+    *(
+        b"x" * 250,
+        b"x" * 300 + b"/",
+        b"x/" * 2040,
+        b"\xf6",
+        b"\\xf6",
+        b"\xed\xa0\x80",
+        "\u2028".encode(),
+        b"\0",
+        b"\x1b[2J",
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of real packages, with the indexes and the Release that apt-ftparchive makes of it."""
@@ -576,6 +608,7 @@ class Importing:
             keyring=folder / "uploaders",
             roots=(self.root,),
         )
+        self.staging, self.reader = Staging(self.task.folder), Reader(self.task, "1-0")
 
     def contents(self, name: str, data: bytes, listed: int) -> repository.Contents | None:
         """What is found where ``data`` is the index ``name``, which unpacks to ``listed`` bytes; None where nothing."""
@@ -606,21 +639,17 @@ class Importing:
             assert called.isprintable()
             assert problem.message.isprintable()
         assert all(origin.path.startswith(f"{self.root}/") for origin in contents.origins)
-        staging, reader = Staging(self.task.folder), Reader(self.task, "1-0")
-        try:
-            todo = staging.keep(contents.origins)
-            assert len(todo) == len(contents.origins)
-            staging.add([self.item(reader, *one) for one in enumerate(todo, staging.next_id())])
-            count, told = staging.problems(len(todo))
-            assert count == len({origin for origin, _ in told})
-            assert staging.count() + count == len(todo)
-            staging.keep([])
-        finally:
-            staging.close()
+        todo = self.staging.keep(contents.origins)
+        assert len(todo) == len(contents.origins)
+        self.staging.add([self.item(*one) for one in enumerate(todo, self.staging.next_id())])
+        count, told = self.staging.problems(len(todo))
+        assert count == len({origin for origin, _ in told})
+        assert self.staging.count() + count == len(todo)
+        self.staging.keep([])
         shutil.rmtree(self.task.files, ignore_errors=True)
 
-    def item(self, reader: Reader, number: int, origin: Origin) -> Item:
-        found = reader.read(number, origin)
+    def item(self, number: int, origin: Origin) -> Item:
+        found = self.reader.read(number, origin)
         assert found.package or found.problems
         # Nothing is published of what is not the listed bytes.
         assert found.package is None or found.package.sha256 == origin.sha256
@@ -628,10 +657,12 @@ class Importing:
 
 
 @pytest.fixture
-def importing(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Importing:
+def importing(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Importing]:
     # gpg would take nine tenths of the time; test_inrelease has it.
     monkeypatch.setattr(release, "verify", release.read)
-    return Importing(repo, tmp_path)
+    made = Importing(repo, tmp_path)
+    yield made
+    made.staging.close()
 
 
 def test_packed_indexes(repo: Path, importing: Importing) -> None:
@@ -663,7 +694,30 @@ def test_listed_packages(repo: Path, importing: Importing) -> None:
         if contents:
             importing.stage(contents)
 
-    rounds(target, real_indexes(repo), INDEX_TOKENS)
+    rounds(target, [*real_indexes(repo), *map(shortened, real_indexes(repo))], INDEX_TOKENS)
+
+
+def test_listed_paths(repo: Path, importing: Importing) -> None:
+    """A path, and beside it what people are shown of one with other bytes."""
+    name = "main/binary-amd64/Packages"
+    before, _, after = shortened(real_indexes(repo)[0]).split(b"\n\n")[-2].partition(b"pool/")
+    path, _, after = after.partition(b"\n")
+
+    def target(data: bytes) -> None:
+        shown = data.decode("utf-8", "backslashreplace").encode()
+        text = b"\n\n".join(before + one + b"\n" + after for one in (data, shown))
+        contents = importing.contents(name, text, len(text))
+        if contents:
+            importing.stage(contents)
+
+    rounds(target, [b"pool/" + path], PATH_TOKENS)
+
+
+def shortened(text: bytes) -> bytes:
+    """An index with hardly more than the fields that are read, so that most changes meet one of them."""
+    wanted = re.compile(rb"(Package|Version|Filename|Size|SHA256|Directory|Checksums-Sha256):")
+    field = re.compile(rb"\S[^\n]*\n(?: [^\n]*\n)*|\n")
+    return b"".join(found[0] for found in field.finditer(text) if found[0] == b"\n" or wanted.match(found[0]))
 
 
 def release_text(data: bytes) -> None:
