@@ -2,7 +2,7 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES apache2-bin apt-utils aptly caddy curl dbus dpkg-dev dput e2fsprogs fish libseccomp2 lintian
+TEST_PACKAGES="$RUN_PACKAGES adduser apache2-bin apt-utils aptly caddy curl dbus dpkg-dev dput e2fsprogs fish jq libseccomp2 lintian
   nginx-light openssh-client openssh-server openssl python3-dput python3-paramiko reprepro rsync sqv systemd util-linux xz-utils
   zsh zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"

@@ -111,7 +111,8 @@ class Machine:
         home = "/root" if user == "root" else self._home(user)
         self.systemd.write(
             f"{home}/.ssh/config.{host}",
-            f"Host {host}\n HostName 127.0.0.1\n Port {other.port}\n HostKeyAlias {host}\n BatchMode yes\n",
+            f"Host {host}\n HostName 127.0.0.1\n Port {other.port}\n User {account}\n HostKeyAlias {host}\n"
+            " BatchMode yes\n",
         )
         self.type("cat ~/.ssh/config.* >~/.ssh/config", user=user)
         key = other.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()

@@ -12,34 +12,13 @@ import pytest
 
 from tests.support import pages
 from tests.support.apt import Apt, served
+from tests.support.installed import PAGE, PROGRAMS, clean, give, install, made, setup_command
 from tests.support.instance import until
 from tests.support.keys import Keys
 from tests.support.machine import CHECKOUT, Machine
 from tests.support.packaged import CONFIG, INCOMING, UNIT, tarred
 from tests.support.pages import Commands
-from tests.support.private_systemd import UnavailableError
 from tests.support.uploads import Builder, Upload
-
-PAGE = "docs/operators.md"
-#: The commands of Install that come before setup.
-_PROGRAMS = 9
-
-
-def made() -> Machine:
-    try:
-        return Machine()
-    except UnavailableError as reason:
-        pytest.skip(str(reason))
-
-
-def install(machine: Machine) -> list[str]:
-    """Type the first block of Install; what was typed."""
-    block = [command.text for command in pages.commands(PAGE, "Install")[:_PROGRAMS]]
-    assert block[-1] == "systemctl daemon-reload"
-    for command in block:
-        machine.type(command)
-    machine.show_programs()
-    return block
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +35,9 @@ def machine(fresh: Machine, keys: Keys, builder_key: str) -> Iterator[Machine]:
     """Set up anew by the page's own command, and running."""
     clean(fresh)
     give(fresh, "joan.asc", keys, builder_key)
-    setup = Commands(pages.commands(PAGE, "Install")[_PROGRAMS:]).take("incomingctl setup")
-    fresh.type(setup)
+    fresh.type(setup_command())
     yield fresh
     print(fresh.type(f"journalctl --unit {UNIT} --no-pager --lines 30", check=False))
-
-
-def clean(machine: Machine) -> None:
-    """Back to what the first block of Install leaves."""
-    machine.type(f"systemctl stop {UNIT}", check=False)
-    machine.type(f"systemctl reset-failed {UNIT}", check=False)
-    machine.type("rm -rf /srv/incomingd /var/lib/incomingd /etc/incomingd")
-    for command in pages.commands(PAGE, "Install")[:_PROGRAMS]:
-        if command.text.startswith(("systemd-", "install -m 644 conf/incomingd.toml")):
-            machine.type(command.text)
-
-
-def give(machine: Machine, name: str, keys: Keys, key: str) -> None:
-    """A public key, as a file in the folder where commands are typed."""
-    machine.type(f"cat >{name}", data=keys.public(key).read_text())
 
 
 def send(machine: Machine, upload: Upload, user: str = "ci") -> str:
@@ -124,7 +87,7 @@ def apt_installs_hello(machine: Machine, folder: Path, suite: str = "bookworm") 
 def test_installed_and_set_up_both_ways(
     fresh: Machine, typed: Commands, keys: Keys, builder: Builder, builder_key: str, tmp_path: Path
 ) -> None:
-    for _ in range(_PROGRAMS):  # by the fixture
+    for _ in range(PROGRAMS):  # by the fixture
         typed.take("")
     clean(fresh)
     give(fresh, "joan.asc", keys, builder_key)
