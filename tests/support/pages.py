@@ -22,6 +22,39 @@ _TABLE_COMMAND = re.compile(
     r"(incomingctl|incomingd|dput|dcut|rsync|scp|sftp|curl|cp|for|mkdir|put|rename|systemctl|journalctl|KEYS"
     r"|reprepro|aptly|apt-get|cat) \S"
 )
+#: What no test types: page, section, how it begins, and why. Of tests/core/test_typed_pages.py.
+EXCEPTIONS = (
+    ("README.md", "Try it", "./", "they install packages on the machine, and ./test is the tests themselves"),
+    ("README.md", "Run it", "incomingctl ", "a synopsis of all verbs; tests/core/test_docs.py knows that each exists"),
+    ("README.md", "Run it", "incomingd ", "a synopsis"),
+    ("docs/operators.md", "Memory", "workers ×", "a formula"),
+    (
+        "docs/operators.md",
+        "arrivals … were found by the scan alone",
+        "",
+        "they change the kernel of the machine on which the tests run",
+    ),
+    (
+        "docs/operators.md",
+        'halted: "no usable signing key"',
+        "KEYS --edit-key",
+        "gpg asks for the passphrase in a window or at a terminal",
+    ),
+    (
+        "docs/operators.md",
+        "What reads uploads, and what it can reach",
+        "",
+        "what the kernel and Debian have to have; they are there where the tests run",
+    ),
+    ("docs/config.md", "", "command …", "a form, not a command"),
+    # Tables that only name a command, which another section has whole.
+    ("README.md", "Upload from a CI job", "apt-get update", "named, not to be typed"),
+    ("docs/clients.md", "What goes wrong", "rsync --chmod", "named; Clients has it whole"),
+    ("docs/config.md", "[incoming.NAME]", "dput -", "named; docs/clients.md has it whole"),
+    ("docs/config.md", "[publish]", "incomingctl remove", "named; docs/operators.md has it whole"),
+    ("docs/operators.md", "An upload hangs", "incomingctl queue", "named; Holding publishing has it whole"),
+    ("docs/operators.md", "One account", "incomingctl copy", "named; a section below it has it whole"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +124,21 @@ def table_commands(page: str, section: str | None = None) -> list[Command]:
     )
 
 
+def excepted(page: str, heading: str, text: str, exception: tuple[str, str, str, str]) -> bool:
+    """True if it is one of those that the exception means."""
+    return page == exception[0] and exception[1] in heading and text.startswith(exception[2])
+
+
 def _page_blocks(page: str) -> Iterator[tuple[str, bool, list[str]]]:
     return _blocks((PROJECT / page).read_text().splitlines())
 
 
 def _found(page: str, section: str | None, texts: Iterable[tuple[str, str]]) -> list[Command]:
-    found = [Command(page=page, section=heading, text=text) for heading, text in texts if section in (None, heading)]
+    found = [
+        Command(page=page, section=heading, text=text)
+        for heading, text in texts
+        if section in (None, heading) and not any(excepted(page, heading, text, one) for one in EXCEPTIONS)
+    ]
     assert found or section is None, f"{page} has nothing to type in section {section!r}"
     return found
 
