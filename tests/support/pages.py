@@ -143,14 +143,6 @@ def _found(page: str, section: str | None, texts: Iterable[tuple[str, str]]) -> 
     return found
 
 
-def block(page: str, section: str, start: str) -> str:
-    """The indented block below that heading that begins so: a part of a file."""
-    of = [line for heading, line in _lines((PROJECT / page).read_text().splitlines()) if heading == section]
-    text = "\n".join(of).partition(f"\n    {start}")[2].partition("\n\n")[0]
-    assert text, f"{page} has no block in section {section!r} that begins with {start}"
-    return f"{start}{text}\n".replace("\n    ", "\n")
-
-
 def inline(page: str, section: str) -> list[str]:
     """What is between backticks below one heading, without its subsections."""
     text = "\n".join(line for heading, line in _lines((PROJECT / page).read_text().splitlines()) if heading == section)
