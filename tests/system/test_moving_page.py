@@ -35,7 +35,7 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def old_key(machine: Machine) -> str:
     listed = machine.type("gpg --with-colons --list-keys old@example.org")
-    return re.findall(r"^fpr:+(\w+):", listed, re.MULTILINE)[0]
+    return str(re.findall(r"^fpr:+(\w+):", listed, re.MULTILINE)[0])
 
 
 @pytest.fixture(scope="module")
