@@ -2,8 +2,8 @@
 
 # The daemon itself; Python's venv; then what the tests and the benchmark start.
 RUN_PACKAGES="gnupg gpgv python3-venv"
-TEST_PACKAGES="$RUN_PACKAGES alien apache2-bin apt-utils aptly caddy checkinstall cmake curl dbus debsigs dpkg-dev dput
-  e2fsprogs equivs fakeroot fish libseccomp2 lintian nginx-light openssh-client openssh-server openssl python3-dput
+TEST_PACKAGES="$RUN_PACKAGES adduser alien apache2-bin apt-utils aptly caddy checkinstall cmake curl dbus debsigs dpkg-dev
+  dput e2fsprogs equivs fakeroot fish jq libseccomp2 lintian nginx-light openssh-client openssh-server openssl python3-dput
   python3-paramiko reprepro rsync sqv systemd util-linux xz-utils zsh zstd"
 BENCH_PACKAGES="$RUN_PACKAGES aptly reprepro"
 

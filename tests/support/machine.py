@@ -98,6 +98,17 @@ class Machine:
         """A path in there, as it is reached from outside."""
         return Path(f"/proc/{self.systemd.pid}/root{path}")
 
+    def apt_client(self, source: str, file: str, key: str, key_file: str) -> str:
+        """The packages of an archive, as this machine's own apt knows them by that source alone."""
+        self.systemd.write(f"/etc/apt/keyrings/{key_file}", key)
+        self.systemd.write(f"/etc/apt/sources.list.d/{file}", source)
+        own = f"-o Dir::Etc::sourcelist=/etc/apt/sources.list.d/{file} -o Dir::Etc::sourceparts=/dev/null"
+        alone = f"{own} -o Dir::State::lists=/tmp/lists -o Acquire::http::Proxy=DIRECT -o APT::Sandbox::User=root"
+        self.type(f"mkdir -p /tmp/lists/partial; apt-get {alone} --error-on=any update")
+        said = self.type(f"apt-cache {alone} -o Dir::State::status=/dev/null -o Dir::Cache=/tmp/lists pkgnames")
+        self.type(f"rm -r /tmp/lists /etc/apt/sources.list.d/{file}")
+        return said
+
     def account(self, name: str) -> None:
         """An account of a person, with an ssh key."""
         self.type(f"id {name} >/dev/null 2>&1 || adduser --disabled-password --gecos '' {name}")
@@ -111,7 +122,8 @@ class Machine:
         home = "/root" if user == "root" else self._home(user)
         self.systemd.write(
             f"{home}/.ssh/config.{host}",
-            f"Host {host}\n HostName 127.0.0.1\n Port {other.port}\n HostKeyAlias {host}\n BatchMode yes\n",
+            f"Host {host}\n HostName 127.0.0.1\n Port {other.port}\n User {account}\n HostKeyAlias {host}\n"
+            " BatchMode yes\n",
         )
         self.type("cat ~/.ssh/config.* >~/.ssh/config", user=user)
         key = other.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()

@@ -1,14 +1,15 @@
 """What every story begins with: a builder whose key an instance trusts."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import pages
 from tests.support.instance import Instance
 from tests.support.keys import Keys
-from tests.support.pages import Commands, commands
+from tests.support.pages import Command, Commands
 from tests.support.uploads import Builder
 
 
@@ -52,6 +53,22 @@ def instance(idle: Instance) -> Instance:
 @pytest.fixture
 def typed(request: pytest.FixtureRequest) -> Iterator[Commands]:
     """The commands of the sections that ``@pytest.mark.types(PAGE, SECTION)`` names. None may be left at the end."""
-    sections = [marker.args for marker in reversed([*request.node.iter_markers("types")])]
-    yield (given := Commands([command for section in sections for command in commands(*section)]))
-    assert given.left == [], "commands that the test did not type"
+    yield from _all_of(request, "types", pages.commands)
+
+
+@pytest.fixture
+def written(request: pytest.FixtureRequest) -> Iterator[Commands]:
+    """The same of file parts and ``@pytest.mark.writes(PAGE, SECTION)``."""
+    yield from _all_of(request, "writes", pages.file_parts)
+
+
+@pytest.fixture
+def tabled(request: pytest.FixtureRequest) -> Iterator[Commands]:
+    """The same of the commands in tables and ``@pytest.mark.types_table(PAGE, SECTION)``."""
+    yield from _all_of(request, "types_table", pages.table_commands)
+
+
+def _all_of(request: pytest.FixtureRequest, mark: str, find: Callable[..., list[Command]]) -> Iterator[Commands]:
+    sections = [marker.args for marker in reversed([*request.node.iter_markers(mark)])]
+    yield (given := Commands([command for section in sections for command in find(*section)]))
+    assert given.left == [], "what the test did not type"

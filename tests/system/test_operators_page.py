@@ -4,6 +4,7 @@ Each test types all commands of its sections.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,34 +13,14 @@ import pytest
 
 from tests.support import pages
 from tests.support.apt import Apt, served
+from tests.support.installed import PAGE, PROGRAMS, clean, give, install, made, setup_command
 from tests.support.instance import until
 from tests.support.keys import Keys
 from tests.support.machine import CHECKOUT, Machine
 from tests.support.packaged import CONFIG, INCOMING, UNIT, tarred
 from tests.support.pages import Commands
-from tests.support.private_systemd import UnavailableError
+from tests.support.sshd import free_port
 from tests.support.uploads import Builder, Upload
-
-PAGE = "docs/operators.md"
-#: The commands of Install that come before setup.
-_PROGRAMS = 9
-
-
-def made() -> Machine:
-    try:
-        return Machine()
-    except UnavailableError as reason:
-        pytest.skip(str(reason))
-
-
-def install(machine: Machine) -> list[str]:
-    """Type the first block of Install; what was typed."""
-    block = [command.text for command in pages.commands(PAGE, "Install")[:_PROGRAMS]]
-    assert block[-1] == "systemctl daemon-reload"
-    for command in block:
-        machine.type(command)
-    machine.show_programs()
-    return block
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +37,9 @@ def machine(fresh: Machine, keys: Keys, builder_key: str) -> Iterator[Machine]:
     """Set up anew by the page's own command, and running."""
     clean(fresh)
     give(fresh, "joan.asc", keys, builder_key)
-    setup = Commands(pages.commands(PAGE, "Install")[_PROGRAMS:]).take("incomingctl setup")
-    fresh.type(setup)
+    fresh.type(setup_command())
     yield fresh
     print(fresh.type(f"journalctl --unit {UNIT} --no-pager --lines 30", check=False))
-
-
-def clean(machine: Machine) -> None:
-    """Back to what the first block of Install leaves."""
-    machine.type(f"systemctl stop {UNIT}", check=False)
-    machine.type(f"systemctl reset-failed {UNIT}", check=False)
-    machine.type("rm -rf /srv/incomingd /var/lib/incomingd /etc/incomingd")
-    for command in pages.commands(PAGE, "Install")[:_PROGRAMS]:
-        if command.text.startswith(("systemd-", "install -m 644 conf/incomingd.toml")):
-            machine.type(command.text)
-
-
-def give(machine: Machine, name: str, keys: Keys, key: str) -> None:
-    """A public key, as a file in the folder where commands are typed."""
-    machine.type(f"cat >{name}", data=keys.public(key).read_text())
 
 
 def send(machine: Machine, upload: Upload, user: str = "ci") -> str:
@@ -98,7 +63,7 @@ def queued(machine: Machine, name: str) -> None:
 
 
 def health(machine: Machine) -> dict[str, object]:
-    found: dict[str, object] = json.loads(machine.type("incomingctl status --json"))["health"]
+    found: dict[str, object] = json.loads(machine.type("incomingctl status --json", check=False))["health"]
     return found
 
 
@@ -124,7 +89,7 @@ def apt_installs_hello(machine: Machine, folder: Path, suite: str = "bookworm") 
 def test_installed_and_set_up_both_ways(
     fresh: Machine, typed: Commands, keys: Keys, builder: Builder, builder_key: str, tmp_path: Path
 ) -> None:
-    for _ in range(_PROGRAMS):  # by the fixture
+    for _ in range(PROGRAMS):  # by the fixture
         typed.take("")
     clean(fresh)
     give(fresh, "joan.asc", keys, builder_key)
@@ -218,13 +183,16 @@ def test_the_signing_key_is_changed(machine: Machine, builder: Builder, tmp_path
 
 
 @pytest.mark.types(PAGE, "One account and one rule for each team")
-def test_a_team_has_an_account_and_a_rule(machine: Machine, typed: Commands, builder: Builder, keys: Keys) -> None:
+@pytest.mark.writes(PAGE, "One account and one rule for each team")
+def test_a_team_has_an_account_and_a_rule(
+    machine: Machine, typed: Commands, written: Commands, builder: Builder, keys: Keys
+) -> None:
     key = keys.make("Team A")
     give(machine, "team-a.asc", keys, key)
     machine.type("deluser --remove-home team-a", check=False)
     machine.type(typed.take("adduser"))
     machine.type(typed.take("incomingctl trust"))
-    text = pages.block(PAGE, "One account and one rule for each team", "[[uploaders]]")
+    text = written.take("[[uploaders]]")
     machine.type(f"cat >>{CONFIG}", data="\n" + text.replace("FINGERPRINT", key).replace('"stable"', '"bookworm"'))
     machine.type(typed.take("incomingd --check-config"))
     name = send(machine, builder.upload("team-a-tool", distribution="bookworm", key=key), user="team-a")
@@ -307,6 +275,110 @@ def test_upgrading(machine: Machine, typed: Commands, builder: Builder) -> None:
     for command in typed:
         machine.type(command)
     published(machine, builder.upload("hello", distribution="bookworm"))
+
+
+@pytest.mark.types_table(PAGE, "Under systemd")
+@pytest.mark.types_table(PAGE, "Health")
+def test_what_systemd_does(machine: Machine, tabled: Commands, builder: Builder) -> None:
+    machine.type("systemctl stop incomingd")
+    machine.type(tabled.take("systemctl start"))
+    assert "Status:" in machine.type(tabled.take("systemctl status"))
+    machine.type(tabled.take("systemctl reload"))
+    machine.type(tabled.take("systemctl stop"))
+    assert "incomingd" in machine.type(tabled.take("journalctl"))
+    assert "stopped" in machine.type("incomingctl status")
+    machine.type("systemctl start incomingd")
+    assert "state" in machine.type(tabled.take("incomingctl status") + " --json")
+    machine.type("incomingctl hold")
+    machine.type(tabled.find("systemctl reload"))
+    machine.type(tabled.find("incomingctl release"))
+    machine.type("systemctl stop incomingd")
+    machine.type(tabled.find("systemctl start"))
+    assert health(machine)["state"] == "ok"
+
+
+@pytest.mark.types_table(PAGE, 'halted: "no usable signing key"')
+def test_a_lost_key_is_brought_back(machine: Machine, tabled: Commands, builder: Builder) -> None:
+    published(machine, builder.upload("hello", distribution="bookworm"))
+    (keys_command, *_) = [text for text in pages.inline(PAGE, 'halted: "no usable signing key"') if "--homedir" in text]
+    (key,) = signers(machine)
+
+    def take(start: str) -> str:
+        return tabled.take(start).replace("KEYS", keys_command).replace("FINGERPRINT", key)
+
+    machine.type(f"{keys_command} --export-secret-keys --armor {key} >backup-of-the-key.asc")
+    machine.type(f"{keys_command} --batch --yes --delete-secret-keys {key}")
+    machine.type("systemctl reload incomingd")
+    until(lambda: health(machine)["state"] == "halted", "the halt")
+    machine.type(take("KEYS --import"))
+    machine.type("systemctl reload incomingd")
+    until(lambda: health(machine)["state"] == "ok", "the end of the halt")
+    machine.type(take("KEYS --quick-set-expire"))
+    machine.type("systemctl reload incomingd")
+    published(machine, builder.upload("hello", "2.0-1", distribution="bookworm"))
+
+
+@pytest.mark.writes(PAGE, "Release day")
+def test_a_release_day(machine: Machine, written: Commands) -> None:
+    machine.type("incomingctl setup --yes --suite bookworm --suite trixie --web-server none")
+    machine.type(f"sed -i '/^suite = /d' {CONFIG}")
+    for start in ("[suites.trixie]", "[suites.bookworm]"):
+        header, line = written.take(start).strip().splitlines()
+        machine.type(f"sed -i '/^{re.escape(header)}/a {line}' {CONFIG}")
+    machine.type("incomingd --check-config")
+    machine.type("systemctl reload incomingd")
+    assert machine.path("/srv/incomingd/archive/dists/stable").readlink() == Path("trixie")
+
+
+@pytest.mark.writes(PAGE, "Memory")
+def test_the_limit_of_memory(machine: Machine, written: Commands) -> None:
+    machine.systemd.write(f"/etc/systemd/system/{UNIT}.d/override.conf", written.take("[Service]"))
+    machine.type("systemctl daemon-reload")
+    assert machine.type(f"systemctl show --value --property MemoryMax {UNIT}").strip() == str(6 << 30)
+    machine.type(f"rm /etc/systemd/system/{UNIT}.d/override.conf; systemctl daemon-reload")
+
+
+@pytest.mark.writes(PAGE, "Accounts that upload")
+def test_accounts_that_only_upload(machine: Machine, written: Commands, builder: Builder) -> None:
+    machine.type("id team-s >/dev/null 2>&1 || adduser --ingroup incomingd --disabled-password --gecos '' team-s")
+    machine.type("[ -e ~/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
+    machine.reaches("root", "here", machine, "team-s")
+    machine.type("ssh here true")
+    machine.type("cat >>/etc/ssh/sshd_config", data=written.take("Match Group"))
+    machine.type("systemctl kill --signal HUP --kill-who main sshd-of-the-test")
+    until(lambda: "sftp" in machine.type("ssh here true 2>&1", check=False), "the new settings")
+    upload = builder.upload("hello", distribution="bookworm")
+    machine.systemd.run("sh", "-c", "rm -rf /srv/sent; mkdir /srv/sent; tar -x -C /srv/sent", data=tarred(upload))
+    machine.type(f"sftp -b - here:{INCOMING}", data="put /srv/sent/*\n")
+    machine.type(f"incomingctl wait {upload.flat_name} --timeout 60")
+
+    machine.systemd.write("/etc/tmpfiles.d/incomingd-acl.conf", written.take("a+ "))
+    machine.type("systemd-tmpfiles --create incomingd-acl.conf")
+    assert "system.posix_acl_default" in os.listxattr(machine.path(INCOMING))
+
+
+@pytest.mark.writes(PAGE, "Serving with nginx")
+def test_serving_with_nginx(machine: Machine, written: Commands, builder: Builder) -> None:
+    published(machine, builder.upload("hello", distribution="bookworm"))
+    port = free_port()
+    machine.type("mkdir -p /var/log/nginx /var/lib/nginx /etc/nginx/sites-enabled; rm -f /etc/nginx/sites-enabled/*")
+    server = written.take("server {").replace("listen 80", f"listen 127.0.0.1:{port}")
+    machine.systemd.write("/etc/nginx/sites-enabled/archive", server)
+    machine.type("systemctl start nginx")
+    machine.type("cat >>/etc/hosts", data="127.0.0.1 archive.example.org\n")
+    source = written.take("Types: ").replace("archive.example.org", f"archive.example.org:{port}")
+    key = machine.path("/srv/incomingd/archive/archive-keyring.asc").read_text()
+    source = source.replace("Suites: stable", "Suites: bookworm")
+    said = machine.apt_client(source, "archive.sources", key, "archive-keyring.asc")
+    assert "hello" in said.split()
+    machine.type("systemctl stop nginx")
+
+
+@pytest.mark.writes("docs/config.md", "[[uploaders]]")
+def test_a_rule_for_an_uploader(machine: Machine, written: Commands, builder_key: str) -> None:
+    rule = written.take("[[uploaders]]").replace("…", builder_key).replace('"stable"', '"bookworm"')
+    machine.type(f"cat >>{CONFIG}", data=f"\n{rule}")
+    machine.type("incomingd --check-config")
 
 
 @pytest.mark.types("docs/config.md", "Configuration reference")

@@ -1,5 +1,6 @@
 """README.md, typed on a machine of its own: an archive is set up, a CI job uploads, and a real apt installs."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tests.support.apt import Apt, served
 from tests.support.clients import DEVSCRIPTS
 from tests.support.instance import until
 from tests.support.machine import Machine
-from tests.support.pages import Commands
+from tests.support.pages import Commands, commands
 from tests.support.private_systemd import UnavailableError
 
 #: A source without debhelper, which not every machine has.
@@ -60,8 +61,11 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.mark.types("README.md", "Set up an archive")
+@pytest.mark.writes("README.md", "Set up an archive")
 @pytest.mark.types("README.md", "Upload from a CI job")
-def test_from_a_checkout_to_a_package_that_apt_installs(machine: Machine, typed: Commands, tmp_path: Path) -> None:
+def test_from_a_checkout_to_a_package_that_apt_installs(
+    machine: Machine, typed: Commands, written: Commands, tmp_path: Path
+) -> None:
     for start in (
         "apt-get install",
         "python3 -m venv",
@@ -97,3 +101,19 @@ def test_from_a_checkout_to_a_package_that_apt_installs(machine: Machine, typed:
         apt.update()
         assert (apt.install("hello") / "usr/share/hello/text").read_text() == "hello\n"
         assert "hello_2.10.orig.tar.gz" in apt.source("hello")
+
+        # As a client's machine has it.
+        key = (archive / "archive-keyring.asc").read_text()
+        line = written.take("deb [").replace("https://apt.example.org", address.rstrip("/"))
+        assert "hello" in machine.apt_client(line, "example.list", key, "example.asc").split()
+
+
+@pytest.mark.writes("README.md", "Configure")
+def test_the_configuration_that_is_shown(machine: Machine, written: Commands) -> None:
+    for command in commands("README.md", "Set up an archive"):
+        if not command.text.startswith("runuser -u apt -- incomingd"):
+            machine.type(command.text)
+    machine.type("adduser --disabled-password --gecos '' ci")
+    (key,) = re.findall(r'^signing_keys = \["(\w+)"\]', machine.type("cat /srv/apt/incomingd.toml"), re.MULTILINE)
+    machine.type("cat >/srv/apt/incomingd.toml", data=written.take("[archive]").replace("FINGERPRINT", key))
+    machine.type("runuser -u apt -- incomingd --config /srv/apt/incomingd.toml --check-config")
