@@ -547,7 +547,8 @@ POOL_FILE_GONE = _rule(
 
 BAD_INDEX_ENTRY = _rule(
     "bad-index-entry",
-    "What a repository's index lists has its file inside of the repository, its size and its SHA256.",
+    "An index entry must name a file inside of the repository, its size and SHA256, and the package and "
+    "version that it holds.",
     "have its owner make the index again, or leave it out with import --keep-going",
     "https://wiki.debian.org/DebianRepository/Format",
 )

@@ -9,7 +9,7 @@ Rules:
   one stays beside it as ``incomingd.toml.old``.
 * Keys are made by the owner of the state folder: the daemon could not read what root makes.
 * Root obeys only a configuration that no other account can change: it says whose group accounts join, and what is
-  written where. Nobody joins a group of root's.
+  written where. No account is added to root's group.
 """
 
 import grp

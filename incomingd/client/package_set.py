@@ -165,8 +165,10 @@ def _listed(file: Path) -> List[Path]:
 
 
 def _check_names(files: Iterable[Path]) -> None:
-    """Raises :class:`PackageError` for a name that the daemon takes from nobody. It would stand in a .changes, and be
-    given to programs that read more than a name in it."""
+    """Raises :class:`PackageError` for a name that the daemon would refuse.
+
+    Names are also written into a .changes and passed to sftp and rsync, which could read more than a name in them.
+    """
     for file in files:
         if not FILE_NAME.fullmatch(file.name):
             raise PackageError(

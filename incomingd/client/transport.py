@@ -208,7 +208,7 @@ class _Ssh:
             # It is put with the mode that it has here, and the daemon has to be able to read it there.
             lines += [f"put {_quoted(str(file.absolute()))} {remote}", f"chmod 644 {remote}"]
         lines.append(f"rename {_quoted(hidden)} {_quoted(target)}")
-        # Apart: where it is there already, it is somebody else's, and stays.
+        # On its own: a folder that exists already belongs to another upload, and must not be removed below.
         self._checked(self._sftp([f"mkdir {_quoted(hidden)}"]), f"it could not be sent to {self._host}")
         try:
             self._checked(self._sftp(lines), f"it could not be sent to {self._host}")

@@ -25,7 +25,7 @@ _MOST_LINKS = 40
 
 
 def foreign_owner(path: Path, status: os.stat_result, owners: Collection[int]) -> str:
-    """A sentence that says to whom ``path`` belongs, if that is none of ``owners``; else empty."""
+    """A sentence that names the owner of ``path`` if it is not among ``owners``; otherwise empty."""
     if status.st_uid in owners:
         return ""
     expected = " or ".join(account_name(uid) for uid in sorted(set(owners), reverse=True))
@@ -40,8 +40,11 @@ def written_by_others(path: Path, status: os.stat_result) -> str:
 
 
 def changeable(path: Path, owners: Collection[int]) -> str:
-    """A sentence that says how an account that is none of ``owners`` could put something else under ``path``, by any
-    folder or link on the way to it; empty if none could. ``path`` is there, and its folder may not even be sticky."""
+    """A sentence that says how an account outside of ``owners`` could replace ``path``, by any folder or link on the
+    way to it; empty if none could.
+
+    ``path`` must exist. Its own folder must not be writable by others, not even if it is sticky.
+    """
     last = (path.absolute(), path.absolute().parent, path.resolve().parent)
     for step in _steps(path.absolute()):
         status = step.lstat()

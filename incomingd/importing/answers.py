@@ -1,13 +1,15 @@
-"""What an answer of a process that reads an import's packages has to be, whatever package has got hold of it. Pure.
+"""Checks what a process that reads an import's packages says: a package may have taken it over. Pure.
 
-Names in it become paths, and values are published. It counts only if it can be true of the package that was given:
+Names in an answer become paths, and values are published. An answer counts only if it can be true of the package that
+the process was given:
 
-* names, versions, components and architectures have their form, and the suite has them;
-* what a signed index lists is what was read: its size, digest, name and version;
-* each file goes where a package of that name has it, and is in the process's own folder;
-* its stanza is one, has no field twice, and says of name, place, size and digest what the rest of the answer says.
+* names and versions are well-formed, and the suite has the component and the architecture;
+* size, digest, name and version are those that a signed index lists;
+* each file has the pool path of a package of that name, and lies in the process's own folder;
+* the stanza is a single one without repeated fields, and agrees with the rest of the answer in name, place, size and
+  digest.
 
-Whether the rest is true is not known: a process that lies can let the packages that it reads pass as right.
+The rest cannot be checked: a process that lies can pass off the packages that it reads as correct.
 """
 
 from collections.abc import Iterator
@@ -23,12 +25,12 @@ _KINDS = tuple(BinaryKind)
 
 
 def faults(answer: Answer, number: int, origin: Origin, task: Task, place: str) -> Iterator[str]:
-    """What no process that does its work says of ``origin``; ``place`` is the process's own folder."""
+    """What cannot be true in the answer about ``origin``; ``place`` is the process's own folder."""
     package = answer.package
     if answer.id != number:
-        yield "it is another package"
+        yield "the answer is about another package"
     if (package is None) != bool(answer.problems):
-        yield "it is neither read nor refused"
+        yield "the answer must have either a package or problems"
     if package is not None:
         yield from _misspelled(package, task.suite)
         yield from _misplaced(package, number, origin, place)
@@ -38,43 +40,43 @@ def faults(answer: Answer, number: int, origin: Origin, task: Task, place: str) 
 
 def _misspelled(package: StagedPackage, suite: SuiteConfig) -> Iterator[str]:
     if not all(PACKAGE_NAME.fullmatch(name) for name in (package.name, package.source)):
-        yield "its name is none"
+        yield "the name of the package or of its source is not valid"
     if not all(VERSION.fullmatch(version) for version in (package.version, package.source_version)):
-        yield "its version is none"
+        yield "the version of the package or of its source is not valid"
     if package.component not in suite.components:
-        yield "the suite has no such component"
+        yield "the suite does not have this component"
     if package.kind == "dsc":
         if (package.architecture, package.name) != ("source", package.source):
-            yield "a source has another name or architecture"
+            yield "a source package must have the name of its source and the architecture source"
     elif package.kind not in _KINDS or package.architecture not in ("all", *suite.binary_architectures):
-        yield "the suite has no such kind or architecture"
+        yield "the suite does not have this kind of package or this architecture"
     if package.sections != sections_of(package.kind, package.component, package.architecture, suite):
-        yield "it is listed elsewhere"
+        yield "the indexes that are to list it are not those of its component and architecture"
 
 
 def _misplaced(package: StagedPackage, number: int, origin: Origin, place: str) -> Iterator[str]:
-    """Where its files are, and where they are to be."""
+    """The files must lie in the folder of the process, and go to the pool directory of the source."""
     if not package.files or package.sha256 != package.files[0].file.digests.sha256 or not package.files[0].staged:
-        yield "its own file is missing"
+        yield "the .deb or .dsc itself is missing"
     if package.kind != "dsc" and len(package.files) != 1:
-        yield "a binary package has one file"
+        yield "a binary package must have exactly one file"
     names = set()
     for file in package.files:
         names.add(file.file.name)
         if not (FILE_NAME if package.kind == "dsc" else LOOSE_FILE_NAME).fullmatch(file.file.name):
-            yield "a file has no proper name"
+            yield "the name of a file is not valid"
         if file.path != f"{pool_directory(package.component, package.source)}/{file.file.name}":
-            yield "a file belongs elsewhere in the pool"
+            yield "the pool path of a file is not that of its source"
         if package.kind == "dsc":
             where = staged_source(place, number, file.file.name)
         else:
             where = staged_binary(place, number, origin)
         if file.staged not in (None, where):
-            yield "a file is staged elsewhere"
+            yield "a file lies outside of the folder of the process"
         if not _is_sized(file):
-            yield "a file has no proper size or digest"
+            yield "the size or a digest of a file is not valid"
     if len(names) != len(package.files):
-        yield "it has a file twice"
+        yield "a file is named twice"
 
 
 def _is_sized(file: StagedFile) -> bool:
@@ -86,19 +88,19 @@ def _unlike_index(package: StagedPackage, origin: Origin) -> Iterator[str]:
     if origin.sha256 is None or not package.files:
         return
     if (package.sha256, package.files[0].file.size) != (origin.sha256, origin.size):
-        yield "the signed index lists other content"
+        yield "size or SHA256 are not those in the signed index"
     if unlike(origin, package.name, package.version):
-        yield "the signed index lists another package"
+        yield "name or version are not those in the signed index"
 
 
 def _misstated(package: StagedPackage) -> Iterator[str]:
-    """Its stanza is one, of the file that it lists."""
+    """The stanza must be a single one, and describe the file that the answer names."""
     text, own = package.stanza, next(iter(package.files), None)
     if own is None:
         return
     fields = _fields(text)
     if fields is None:
-        yield "its stanza is none"
+        yield "the stanza is not a single well-formed one"
         return
     wanted = {"version": package.version}
     if package.kind == "dsc":
@@ -111,15 +113,15 @@ def _misstated(package: StagedPackage) -> Iterator[str]:
         wanted |= {"size": str(own.file.size), "sha256": package.sha256}
         others = {"directory", "files", "checksums-sha1", "checksums-sha256", "sha512", "status"}
     if any(fields.get(name) != value for name, value in wanted.items()):
-        yield "its stanza is another one's"
+        yield "the stanza differs from the answer in version, place, size or digest"
     if not text.startswith(f"Package: {package.name}\n".encode()):
-        yield "its stanza is another package's"
+        yield "the stanza is that of another package"
     if not others.isdisjoint(fields):
-        yield "its stanza has fields that an index of its kind has not"
+        yield "the stanza has fields that do not belong into this kind of index"
 
 
 def _fields(text: bytes) -> dict[str, str] | None:
-    """The fields of one stanza, by their names in lower case; None if it is none, or has one twice."""
+    """The fields of a stanza by their names in lower case; None if it is malformed or repeats a field."""
     if text.find(b"\n\n") != len(text) - 2 or b"\0" in text or b"\r" in text:
         return None
     fields: dict[str, str] = {}

@@ -4,9 +4,10 @@ Rules:
 
 * A process is confined before it looks at a package (:mod:`.process`). A package that takes it over reaches what is
   imported, and writes into the process's own folder: not even what another one has read.
-* What it answers is never unpickled, and counts only if it can be true of what it was given (:mod:`.answers`).
-* Each has a chunk in hand and one that waits, so that none is idle while its last answer is noted.
-* If this process ends, in whatever way, they do. What they have started ends before an import is asked for.
+* Its answers are never unpickled, and count only if they can be true (:mod:`.answers`).
+* Each process works on one chunk and has the next one waiting, so that it is not idle while its answer is noted.
+* The processes end when this one does, in whatever way. What they have started ends before the daemon is asked to
+  publish the import.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from incomingd.importing.protocol import Answers, Chunk, Frames, Order
 from incomingd.importing.reading import Task
 from incomingd.journal.staging import Item, Origin
 from incomingd.model import plain, printable
-from incomingd.sandbox import limits
+from incomingd.sandbox import environment, limits
 from incomingd.verify.keyring import Keyring
 
 #: Packages that a process reads in one go, and bytes of their names: what waits for it has room in a socket, so that no
@@ -40,9 +41,9 @@ _AT_ONCE, _NAMES = 50, 32 << 10
 _AHEAD = 2
 _PIECE = 1 << 16
 _COMMAND = (sys.executable, "-P", "-m", "incomingd.importing.process")
-#: What it gets of the environment: how Python and names of files work here, and the way to a server.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ", "LANG", "LC_ALL", "LC_CTYPE")
-_OF_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+#: What it gets of the environment besides: how names of files are encoded, and the way to a server.
+_LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")
+_NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +182,7 @@ class Readers:
 
 
 def _started(order: Order) -> _Process:
-    names = (*_ENVIRONMENT, *(_OF_NETWORK if order.task.server else ()))
-    environment = {name: os.environ[name] for name in names if name in os.environ}
+    names = (*_LOCALE, *(_NETWORK if order.task.server else ()))
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -192,7 +192,7 @@ def _started(order: Order) -> _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=environment,
+                env=environment.bare(*names),
                 start_new_session=True,
             )
         except OSError as error:

@@ -35,6 +35,8 @@ _CLONE_FLAGS = 1 if os.uname().machine.startswith("s390") else 0
 #: TIOCSTI and TIOCLINUX type into a terminal.
 _TYPING = (0x5412, 0x541C)
 _DATAGRAM, _TYPE = 2, 0xF
+#: More than Linux has (AF_MAX, linux/socket.h, is 46 in Linux 6.12).
+_FAMILIES = 64
 
 #: Reading, waiting, and starting gpgv. Nothing that changes what has a name.
 WORKER: tuple[Call, ...] = (
@@ -111,14 +113,14 @@ PROGRAM: tuple[Call, ...] = (*_NEVER, *_SOCKETS)
 #: What is started in a session stays in it, and ends when that is killed.
 LEAVING_SESSION: tuple[Call, ...] = tuple(_named("setsid setpgid"))
 #: What reads an import's packages. If a server has them, the network remains, and no way to this machine's sockets:
-#: of all families only AF_INET (2) and AF_INET6 (10).
+#: of all families only AF_INET and AF_INET6.
 READER: tuple[Call, ...] = (*PROGRAM, *LEAVING_SESSION)
 READER_FROM_SERVER: tuple[Call, ...] = (
     *_NEVER,
     *LEAVING_SESSION,
     *(
         Call(name="socket", arguments=(Argument(index=0, value=family),), result=errno.EAFNOSUPPORT)
-        for family in range(46)
+        for family in range(_FAMILIES)
         if family not in (socket.AF_INET, socket.AF_INET6)
     ),
     *_named("socketpair bind", errno.EAFNOSUPPORT),

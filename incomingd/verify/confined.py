@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incomingd import codec
-from incomingd.sandbox import limits, profiles
+from incomingd.sandbox import environment, limits, profiles
 
 #: The program that the launcher was to become cannot be started.
 CANNOT_START = 127
 #: What is read of standard output and of standard error; who says more is ended.
 MOST_OUTPUT = 1 << 20
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
 _LAUNCHER = (sys.executable, "-P", "-m", "incomingd.verify.confined")
 
 
@@ -81,8 +80,6 @@ class Runner:
         return Ended(status=process.returncode, output=output, errors=errors, over=over)
 
     def _start(self, command: Sequence[str], folder: str) -> subprocess.Popen[bytes]:
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment |= {"LC_ALL": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
         with self._lock:
             if self._closed:
                 raise ClosedError
@@ -92,7 +89,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=folder,
-                env=environment,
+                env=environment.bare(LC_ALL="C.UTF-8", HOME=folder, TMPDIR=folder),
                 start_new_session=True,
             )
             self._running.add(process)

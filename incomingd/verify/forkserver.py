@@ -6,7 +6,6 @@ and again if it has ended; workers live on without it, and end with the daemon.
 """
 
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -18,12 +17,11 @@ from typing import IO
 from incomingd import codec
 from incomingd.errors import Halt, Retry
 from incomingd.model import printable
+from incomingd.sandbox import environment
 from incomingd.verify.protocol import Note, Settings, receive, send, send_with
 
 log = logging.getLogger(__name__)
 
-#: What it gets of the environment: nothing that tells it about systemd, ssh or a user.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ")
 #: Seconds until it is there, and until it has forked.
 _START = 60.0
 #: Bytes of a line that is logged, and lines in a minute.
@@ -36,9 +34,6 @@ class ForkServer:
     def __init__(self, command: Sequence[str]) -> None:
         """Raises ``Retry``."""
         ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        # One arena: each thread's own would count against the limit on memory.
-        environment |= {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -47,13 +42,14 @@ class ForkServer:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     cwd="/",
-                    env=environment,
+                    # One arena: each thread's own would count against the limit on memory.
+                    env=environment.bare(LC_ALL="C.UTF-8", MALLOC_ARENA_MAX="1"),
                     start_new_session=True,
                 )
             except OSError as error:
                 ours.close()
                 raise Retry(f"no check worker can be started: {error}") from error
-        threading.Thread(target=_log, args=(self._process.stderr,), name="worker's stderr", daemon=True).start()
+        threading.Thread(target=_log, args=(self._process.stderr,), name="worker-stderr", daemon=True).start()
         ours.settimeout(_START)
         self._socket = ours
         self._asking = threading.Lock()
@@ -108,13 +104,15 @@ class ForkServer:
             self._socket.close()
 
 
-def _log(errors: IO[bytes] | None) -> None:
-    """Log what it and its workers print, as theirs: an upload that has got hold of one would write any line."""
+def _log(errors: IO[bytes]) -> None:
+    """Log what the process and its workers print, as theirs: an upload that has taken one over could write any line."""
     since, count = time.monotonic(), 0
-    while errors is not None and (line := errors.readline(_LINE)):
-        if time.monotonic() - since > 60:
-            since, count = time.monotonic(), 0
-        count += 1
-        text = line.decode("utf-8", "replace").rstrip()
-        if text and count <= _LINES:
-            log.warning("a check worker says: %s", printable(text))
+    with errors:
+        while line := errors.readline(_LINE):
+            if time.monotonic() - since > 60:
+                since, count = time.monotonic(), 0
+            count += 1
+            if count <= _LINES:
+                log.warning("a check worker says: %s", printable(line.decode("utf-8", "replace").rstrip()))
+            elif count == _LINES + 1:
+                log.warning("check workers print more than %d lines a minute; the rest is not logged", _LINES)

@@ -403,6 +403,20 @@ def test_a_listed_path_does_not_leave_the_repository(
     assert done.packages_in(done.asked_for("--keep-going")) == 1
 
 
+@pytest.mark.parametrize("other", [{"Package": "sudo"}, {"Version": "1.0-2"}], ids=["name", "version"])
+def test_a_package_that_is_another_than_the_index_says_is_refused(
+    from_folder: Import, repository: Repository, other: dict[str, str]
+) -> None:
+    """Who signed the index has vouched for another one."""
+    hello = repository.root / "pool/hello_1.0-1_amd64.deb"
+    repository.publish(repository.stanza(hello, **other))
+    said = from_folder.run()
+    assert said.returncode == 1
+    wanted = f"{other.get('Package', 'hello')} {other.get('Version', '1.0-1')}"
+    assert f"it is hello 1.0-1, and the index of the repository lists it as {wanted};" in said.stdout
+    assert "[bad-index-entry]" in said.stdout
+
+
 NO_FILE = {
     "long-folder": "pool/" + "x" * 300 + "/a_1_all.deb",
     "long-path": "pool/" + "x/" * 2040 + "a.deb",
