@@ -9,16 +9,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from incomingd.config import reader as configuration
-from incomingd.importing.readers import readable
-from incomingd.importing.reading import Task
-from incomingd.journal.staging import Origin
 from tests.support import packages
 from tests.support.instance import BIN, Instance, until
 from tests.support.keys import Keys
@@ -610,29 +604,6 @@ def test_a_link_in_a_folder_is_read_as_its_digest_says(from_folder: Import, repo
     assert said.returncode == 1
     assert "hello_1.0-1_amd64.deb" in said.stdout
     assert "root:" not in said.stdout + said.stderr
-
-
-def test_a_link_that_no_index_lists_leads_nowhere(repository: Repository, instance: Instance, tmp_path: Path) -> None:
-    """Nor do the folders that links lead into: what takes a process over reads no more than was signed for."""
-    hello, secret = repository.root / "pool/hello_1.0-1_amd64.deb", tmp_path / "secret.deb"
-    secret.write_bytes(b"secret")
-    away = hello.rename(tmp_path / "elsewhere.deb")
-    hello.symlink_to(away)
-    (repository.root / "pool/unlisted_1.0-1_amd64.deb").symlink_to(secret)
-    config = configuration.load(instance.config)
-    task = Task(
-        config=config,
-        suite=config.suites[0],
-        component=None,
-        folder=tmp_path / "import",
-        link=False,
-        now=datetime.now(UTC),
-        keyring=tmp_path,
-        roots=(repository.root,),
-    )
-    listed = [Origin(path=str(hello), size=1, mtime_ns=0, sha256="0" * 64)]
-    assert readable(task, listed) == ((away,), (repository.root,))
-    assert readable(replace(task, roots=(away,)), []) == ((away,), ())
 
 
 @pytest.mark.parametrize("base", ["ftp://127.0.0.1/x", "http://u:p@127.0.0.1/", "http://", "file://host/x", "copy:/x"])

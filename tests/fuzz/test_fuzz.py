@@ -28,10 +28,9 @@ from debian.deb822 import Deb822
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from incomingd.config import reader as configuration
 from incomingd.errors import ConfigError, Retry
 from incomingd.importing import index, release, remote, repository
-from incomingd.importing.reading import Reader, Task
+from incomingd.importing.reading import Reader
 from incomingd.journal.staging import Item, Origin, Staging
 from incomingd.model import Digests, Fields, FileEntry, Problem
 from incomingd.verify import deb822, openpgp, relations
@@ -40,7 +39,7 @@ from incomingd.verify.changes import read
 from incomingd.verify.signature import Verifier, is_signed
 from incomingd.verify.streams import ArchiveError, Spare
 from incomingd.verify.tar import Kind, read_tar
-from tests.support import packages
+from tests.support import imports, packages
 from tests.verify.builders import NOW, Keys, Upload, ar, ar_parts, dpkg_deb, tar, tar_member
 
 SECONDS = float(os.environ.get("INCOMINGD_FUZZ_SECONDS", "40")) / 13
@@ -595,19 +594,7 @@ class Importing:
     def __init__(self, repo: Path, folder: Path) -> None:
         self.root = folder / "theirs"
         shutil.copytree(repo, self.root, symlinks=True)
-        (folder / "staged").mkdir()
-        document = {"suites": {"stable": {}}, "incoming": {"default": {"path": "incoming"}}}
-        config = configuration.parse(document, folder / "incomingd.toml")
-        self.task = Task(
-            config=config,
-            suite=config.suites[0],
-            component=None,
-            folder=folder / "staged",
-            link=False,
-            now=NOW.astimezone(UTC),
-            keyring=folder / "uploaders",
-            roots=(self.root,),
-        )
+        self.task = imports.task(folder, self.root, NOW.astimezone(UTC))
         self.staging, self.reader = Staging(self.task.folder), Reader(self.task, "1-0")
 
     def contents(self, name: str, data: bytes, listed: int) -> repository.Contents | None:

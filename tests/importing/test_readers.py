@@ -3,20 +3,18 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from incomingd.config import reader as configuration
 from incomingd.importing.answers import faults
 from incomingd.importing.protocol import Answer
-from incomingd.importing.readers import chunks
+from incomingd.importing.readers import chunks, readable
 from incomingd.importing.reading import Reader, Task
 from incomingd.journal.staging import Origin
 from incomingd.model import Problem
-from tests.support import packages
+from tests.support import imports, packages
 
 NUMBER = 7
 #: The process's own folder.
@@ -25,19 +23,7 @@ PLACE = "7-0"
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    document = {"suites": {"stable": {}}, "incoming": {"default": {"path": "incoming"}}}
-    config = configuration.parse(document, tmp_path / "incomingd.toml")
-    (tmp_path / "staged").mkdir()
-    return Task(
-        config=config,
-        suite=config.suites[0],
-        component=None,
-        folder=tmp_path / "staged",
-        link=False,
-        now=datetime.now(UTC),
-        keyring=tmp_path / "uploaders",
-        roots=(tmp_path,),
-    )
+    return imports.task(tmp_path, tmp_path)
 
 
 @pytest.fixture(params=["binary", "source"])
@@ -135,3 +121,23 @@ def test_long_names_make_short_chunks() -> None:
     assert [number for chunk in made for number, _ in chunk] == list(range(5, 145))
     assert all(len(chunk) <= 50 and sum(len(one.path) for _, one in chunk) <= 1 << 15 for chunk in made)
     assert list(chunks([], 1)) == []
+
+
+def test_a_link_that_no_index_lists_leads_nowhere(task: Task, tmp_path: Path) -> None:
+    """Nor do the folders that links lead into: what takes a process over reads no more than was signed for."""
+    theirs, away, secret = tmp_path / "theirs", tmp_path / "elsewhere.deb", tmp_path / "secret.deb"
+    theirs.mkdir()
+    for file in (away, secret):
+        file.write_bytes(b"x")
+    hello = theirs / "hello_1.0-1_amd64.deb"
+    hello.symlink_to(away)
+    (theirs / "unlisted_1.0-1_amd64.deb").symlink_to(secret)
+    listed = [Origin(path=str(hello), size=1, mtime_ns=0, sha256="0" * 64)]
+    assert readable(replace(task, roots=(theirs,)), listed) == ((away,), (theirs,))
+    assert readable(replace(task, roots=(away,)), []) == ((away,), ())
+
+
+def test_a_source_is_read_with_what_is_beside_it(task: Task, tmp_path: Path) -> None:
+    source = tmp_path / "hello_1.0-1.dsc"
+    source.write_bytes(b"x")
+    assert readable(replace(task, roots=(source,)), []) == ((), (tmp_path,))
