@@ -79,7 +79,10 @@ class Archive:
     def _is_there(self, name: str) -> bool:
         path = self.dists / name
         digest = {"SHA256": hashlib.sha256, "SHA512": hashlib.sha512}[path.parent.name]
-        return bool(path.exists() and digest(path.read_bytes()).hexdigest() == path.name)
+        try:
+            return bool(digest(path.read_bytes()).hexdigest() == path.name)
+        except FileNotFoundError:  # it may leave at any moment
+            return False
 
     def clean(self) -> None:
         done = self.instance.ctl("fsck", "--deep")

@@ -211,7 +211,7 @@ def test_a_full_archive(idle: Instance, builder: Builder) -> None:
         status = idle.status(name)
         assert status is not None
         assert status["state_name"] == "RUNNING"
-    assert "No space left" in idle.health()
+    until(lambda: "No space left" in idle.health(), "health to tell of it")
     disk.free()
     for name in names:
         idle.succeeded(name)
