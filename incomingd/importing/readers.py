@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from incomingd import codec, fsio
 from incomingd.errors import Retry
@@ -61,6 +61,7 @@ class _Process:
     place: str
     popen: subprocess.Popen[bytes]
     socket: socket.socket
+    errors: IO[bytes]
     frames: Frames = field(default_factory=Frames)
     given: deque[Chunk] = field(default_factory=deque)
 
@@ -124,6 +125,7 @@ class Readers:
         """Kill them, whatever they do; what is theirs alone is nowhere noted."""
         for process in self._processes:
             process.socket.close()
+            process.errors.close()
             # Each has a session to itself, which nothing that it starts can leave.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.popen.pid, signal.SIGKILL)
@@ -153,7 +155,8 @@ class Readers:
             piece, answers = b"", []
         if not piece:
             names = _named(process.given[0]) if process.given else "its last packages"
-            raise Retry(f"a process that reads packages died, at one of {names} and those after it")
+            words = _last_words(process.errors)
+            raise Retry(f"a process that reads packages died, at one of {names} and those after it{words}")
         for answer in answers:
             if not process.given:
                 raise Retry("a process that reads packages answers what it was not asked")
@@ -190,7 +193,7 @@ def _started(order: Order) -> _Process:
                 [*_COMMAND, str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 cwd="/",
                 env=environment.bare(*names),
                 start_new_session=True,
@@ -198,7 +201,8 @@ def _started(order: Order) -> _Process:
         except OSError as error:
             ours.close()
             raise Retry(f"no process that reads packages can be started: {error}") from error
-    process = _Process(place=order.place, popen=popen, socket=ours)
+    assert popen.stderr is not None  # noqa: S101  # it is a pipe
+    process = _Process(place=order.place, popen=popen, socket=ours, errors=popen.stderr)
     with contextlib.suppress(OSError):  # that it is gone is told when its answer is asked for
         protocol.send(ours, order)
     return process
@@ -208,6 +212,14 @@ def _give(process: _Process, chunk: Chunk) -> None:
     process.given.append(chunk)
     with contextlib.suppress(OSError):  # as above
         protocol.send(process.socket, chunk)
+
+
+def _last_words(errors: IO[bytes]) -> str:
+    """The last line that a process has printed, as the end of a message; empty if it has printed nothing."""
+    os.set_blocking(errors.fileno(), False)
+    lines = (errors.read(_PIECE) or b"").decode("utf-8", "replace").split("\n")
+    said = next((line for line in reversed(lines) if line.strip()), "")
+    return f": {plain(said)}" if said else ""
 
 
 def _named(chunk: Chunk) -> str:

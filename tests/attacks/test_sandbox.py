@@ -237,6 +237,20 @@ def test_what_a_reader_of_an_import_leaves_behind_ends_before_its_packages_are_p
     assert "forged" not in done.stderr
 
 
+def test_the_last_words_of_a_reader_that_dies_are_told_without_their_escapes(
+    target: Target, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sitecustomize.py").write_text(
+        'import sys\nif "incomingd.importing.process" in sys.orig_argv:\n    sys.exit("first\\n\\x1b[31mlast")\n'
+    )
+    deb = packages.binary(folder, "hello", "1.0-1")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    done = target.instance.run("incomingctl", "import", "--suite", "stable", "--no-wait", deb)
+    assert done.returncode == 1
+    assert "died" in done.stderr
+    assert done.stderr.endswith("those after it: \\x1b[31mlast\n")
+
+
 def test_what_a_check_worker_leaves_behind_ends_with_it_and_writes_no_line_of_the_log(
     target: Target, builder: Builder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
