@@ -74,6 +74,17 @@ WORKER: tuple[Call, ...] = (
     *_opening(os.O_RDONLY, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC),
 )
 
+#: Calls with the arguments that have to be 0, which is the caller itself: its limits, its turn on the processor and on
+#: the disk. setpriority(2) and ioprio_set(2) say before whose they are: a process's, 0 and 1, a group's or a user's.
+_OF_ONE_PROCESS = {
+    "prlimit64": (0,),
+    "setpriority": (0, 1),
+    "ioprio_set": (1,),
+    "sched_setaffinity": (0,),
+    "sched_setattr": (0,),
+    "sched_setparam": (0,),
+    "sched_setscheduler": (0,),
+}
 #: What no program that looks at packages needs, however it is written.
 _NEVER: tuple[Call, ...] = (
     *_named("""
@@ -90,7 +101,11 @@ _NEVER: tuple[Call, ...] = (
     # Their flags are behind a pointer. Without them the C library uses clone and openat.
     *_named("clone3/435 openat2/437", errno.ENOSYS),
     # Another process of the same user.
-    Call(name="prlimit64", arguments=(Argument(index=0, value=0, differs=True),)),
+    *(
+        Call(name=name, arguments=(Argument(index=index, value=0, differs=True),))
+        for name, indexes in _OF_ONE_PROCESS.items()
+        for index in indexes
+    ),
     *(Call(name="ioctl", arguments=(Argument(index=1, value=number),)) for number in _TYPING),
     # Landlock has no rule for these. They end well and do nothing.
     *_named("chmod fchmod fchmodat fchmodat2/452 chown chown32 fchown fchown32 lchown lchown32 fchownat", 0),
@@ -112,12 +127,15 @@ _SOCKETS: tuple[Call, ...] = (
 PROGRAM: tuple[Call, ...] = (*_NEVER, *_SOCKETS)
 #: What is started in a session stays in it, and ends when that is killed.
 LEAVING_SESSION: tuple[Call, ...] = tuple(_named("setsid setpgid"))
+#: Of System V and of mq_overview(7): what has a name for other processes, and outlives this one. fakeroot needs it.
+_SHARED_MEMORY: tuple[Call, ...] = tuple(_named("shmget shmat msgget semget ipc mq_open"))
 #: What reads an import's packages. If a server has them, the network remains, and no way to this machine's sockets:
 #: of all families only AF_INET and AF_INET6.
-READER: tuple[Call, ...] = (*PROGRAM, *LEAVING_SESSION)
+READER: tuple[Call, ...] = (*PROGRAM, *LEAVING_SESSION, *_SHARED_MEMORY)
 READER_FROM_SERVER: tuple[Call, ...] = (
     *_NEVER,
     *LEAVING_SESSION,
+    *_SHARED_MEMORY,
     *(
         Call(name="socket", arguments=(Argument(index=0, value=family),), result=errno.EAFNOSUPPORT)
         for family in range(_FAMILIES)

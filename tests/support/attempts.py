@@ -160,6 +160,19 @@ class Attempts:
     def reach_files_through_the_daemon(self) -> object:
         return list(Path(f"/proc/{self._daemon}/root{self._key}").iterdir())
 
+    def slow_the_daemon_down(self) -> object:
+        os.sched_setaffinity(self._daemon, os.sched_getaffinity(self._daemon))
+        return True
+
+    def slow_all_of_the_user_down(self) -> object:
+        os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_USER, 0))
+        return True
+
+    def share_memory(self) -> object:
+        # 0: for no one else (IPC_PRIVATE); and removed again (IPC_RMID).
+        made = _checked(_libc.shmget(0, 4096, 0o600))
+        return _checked(_libc.shmctl(made, 0, None)) == 0
+
     def leave_the_session(self) -> object:
         # Who does is not killed with the others.
         return _in_child(os.setsid)
