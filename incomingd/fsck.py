@@ -1,8 +1,8 @@
 """Holds journal, pool and dists against each other: ``incomingctl fsck``.
 
-Reads only, and may run beside the daemon: what a publish changes meanwhile looks like a fault once, so the caller asks
-again and believes what it is told twice. ``deep`` reads every byte: pool files against their digests, compressed
-indexes against the raw one, and the indexes against the catalogue.
+Reads only, and may run beside the daemon: what a publish changes meanwhile looks like a fault, so the caller looks
+again and believes what it is told before and after. ``deep`` reads every byte: pool files against their digests,
+compressed indexes against the raw one, and the indexes against the catalogue.
 """
 
 import gzip
