@@ -122,5 +122,6 @@ def test_a_great_many_entries(instance: Guarded, builder: Builder) -> None:
     send(ALICE, builder.upload("hello"), instance.incoming, "job")
     instance.succeeded("job")
     until(lambda: f"uid {MALLORY} has" in instance.health(), "that health tells of it")
-    assert len(instance.index()["in_flight"]) <= 1000
+    # Those of one account; what another has on its way may be among them for a moment.
+    until(lambda: len(instance.index()["in_flight"]) <= 1000, "the index to list no more")
     assert peak(instance) < 300 << 20
